@@ -1,0 +1,174 @@
+"""Everything `groundup serve` and `groundup bench` can be told: flags, environment, file, defaults.
+
+It does not know what a checkpoint holds or how a limit is enforced; it only names the limits, once.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliPositionalArg, CliSuppress, NoDecode, SettingsConfigDict
+
+DType = Literal["float32", "bfloat16"]
+
+_NAMED_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]+):(?P<key>.+)")
+
+
+class EngineSettings(BaseSettings):
+    """What shapes the engine itself; shared by the server and the benchmark."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GROUNDUP_", frozen=True, extra="forbid", use_attribute_docstrings=True, cli_kebab_case=True
+    )
+
+    max_num_seqs: PositiveInt = 64
+    """Most sequences that are decoded together in one step."""
+    max_num_batched_tokens: PositiveInt = 1024
+    """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces."""
+    kv_cache_tokens: PositiveInt | None = None
+    """Tokens the key/value cache of each model holds; absent: as many as `max_num_seqs` full contexts need, or as
+    much as fits into the memory set aside for it."""
+    page_size: PositiveInt | None = None
+    """Tokens in one page of the key/value cache; absent: chosen for the model."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    """Where the models run: `cpu`, `cuda` or `cuda:N`."""
+    dtype: DType = "float32"
+    """Number type of weights and cache."""
+    num_threads: PositiveInt | None = None
+    """Threads a worker computes with; absent: one for each CPU this process may use."""
+
+
+class ServiceSettings(EngineSettings):
+    """Serve checkpoints over HTTP."""
+
+    checkpoints: CliPositionalArg[tuple[Path, ...]] = Field(min_length=1)
+    """Checkpoint directories; each becomes a served model named after its directory."""
+
+    host: str = "127.0.0.1"
+    """Network interface to listen on; `0.0.0.0` for all of them."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port; 0 picks a free one."""
+    keep_alive_s: int = Field(75, ge=1)
+    """How long an idle connection stays open. Shorter than a client's pool or a load balancer keeps it, and requests
+    fail at random."""
+    max_body_bytes: PositiveInt = 8 * 1024 * 1024
+    """Largest request body."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose browser pages may call this server; none by default."""
+
+    api_keys: Annotated[CliSuppress[tuple[SecretStr, ...]], NoDecode] = ()
+    """Accepted keys, `KEY` or `NAME:KEY`, separated by commas; none: everyone may call. Better set through
+    GROUNDUP_API_KEYS or `api_keys_file` than as a flag, which other users of the machine can read."""
+    api_keys_file: Path | None = None
+    """File with one `KEY` or `NAME:KEY` on each line; `#` starts a comment line."""
+    metrics_require_key: bool = False
+    """Whether /metrics wants a key too."""
+
+    default_model: str | None = None
+    """Served id for requests that name no model."""
+    max_n: int = Field(16, ge=1, le=128)
+    """Largest `n`, the choices for one prompt."""
+    max_prompts: PositiveInt = 128
+    """Most prompts in one completions request."""
+    max_logprobs: int = Field(20, ge=0, le=20)
+    """Most alternatives to report for each token."""
+    max_tokens_policy: Literal["reject", "clamp"] = "reject"
+    """What to do when prompt and `max_tokens` together exceed the context of the model."""
+    strict_params: bool = False
+    """Refuse request fields that we do not know, instead of listing them in the `x-ignored-params` header."""
+
+    max_waiting_requests: PositiveInt = 512
+    """Most sequences that wait for a place in the batch; beyond, requests are refused."""
+    max_waiting_tokens: PositiveInt = 1_000_000
+    """Most prompt tokens of waiting sequences; beyond, requests are refused."""
+    overload_status: Literal[503, 429] = 503
+    """HTTP status of a refusal because of load."""
+    queue_timeout_s: PositiveFloat = 60.0
+    """Longest wait for a place in the batch."""
+    request_timeout_s: PositiveFloat = 600.0
+    """Longest life of a request; clients may shorten it with `x-request-timeout-ms`."""
+    sse_keepalive_s: NonNegativeFloat = 15.0
+    """Silence after which a stream sends a comment to keep proxies from closing it; 0: never."""
+
+    max_classify_items: PositiveInt = 256
+    """Most texts in one classify request."""
+    classify_batch_size: PositiveInt = 32
+    """Most texts scored together."""
+    classify_batch_wait_s: NonNegativeFloat = 0.002
+    """How long an incomplete batch waits for company."""
+
+    drain_delay_s: NonNegativeFloat = 5.0
+    """After SIGTERM: time for load balancers to see that we are not ready, while requests are still served."""
+    drain_timeout_s: NonNegativeFloat = 30.0
+    """After that: time for running requests to finish, while new ones are refused."""
+    liveness_timeout_s: PositiveFloat = 60.0
+    """Age of an engine's heartbeat at which /livez asks for a restart."""
+    engine_hang_s: PositiveFloat = 30.0
+    """Age of a worker's heartbeat at which it is killed and restarted."""
+    max_restarts: int = Field(5, ge=0)
+    """Deaths of one worker without an hour of good work between them that are answered by a restart; one more ends
+    the service."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return [key.strip() for item in value for key in item.split(",") if key.strip()]
+        return value
+
+    @model_validator(mode="after")
+    def _check_limits_together(self) -> Self:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"--max-num-batched-tokens ({self.max_num_batched_tokens}) must be at least "
+                f"--max-num-seqs ({self.max_num_seqs}): every running sequence needs one token in each step"
+            )
+        if self.engine_hang_s > self.liveness_timeout_s:
+            raise ValueError(
+                f"--engine-hang-s ({self.engine_hang_s:g}) must not exceed --liveness-timeout-s "
+                f"({self.liveness_timeout_s:g}): a hung worker is restarted before the whole service is"
+            )
+        if self.queue_timeout_s > self.request_timeout_s:
+            raise ValueError(
+                f"--queue-timeout-s ({self.queue_timeout_s:g}) must not exceed --request-timeout-s "
+                f"({self.request_timeout_s:g})"
+            )
+        self._named_keys()
+        return self
+
+    @property
+    def api_key_hashes(self) -> dict[str, bytes]:
+        """Name to SHA-256 digest of every accepted key; empty when no key is asked for."""
+        return {name: hashlib.sha256(key.encode()).digest() for name, key in self._named_keys().items()}
+
+    def _named_keys(self) -> dict[str, str]:
+        entries = [secret.get_secret_value() for secret in self.api_keys]
+        if self.api_keys_file is not None:
+            from_file = _read_keys(self.api_keys_file)
+            if not from_file:
+                raise ValueError(f"--api-keys-file: {self.api_keys_file} holds no key")
+            entries += from_file
+        named: dict[str, str] = {}
+        for number, entry in enumerate(entries, start=1):
+            match = _NAMED_KEY.fullmatch(entry)
+            name, key = (match["name"], match["key"]) if match else (f"key-{number}", entry)
+            if name in named:
+                raise ValueError(f"--api-keys: two keys are named {name!r}")
+            named[name] = key
+        return named
+
+
+class BenchSettings(EngineSettings):
+    """Measure the engine beside transformers on the same random weights."""
+
+
+def _read_keys(path: Path) -> list[str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--api-keys-file: cannot read {path}: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
