@@ -14,7 +14,7 @@ from torch import Tensor
 from model.config import GPTConfig
 
 MAX_SPREAD = 2
-"""Neighbouring pages are attended in place, unneeded ones included, up to this many times the pages really asked for."""
+"""Decode rows are attended in place while the range of their pages is less than this many times as wide as needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ class KVPlan:
         offsets: list[int] = []
         for row in rows:
             if len(row.pages) * cache.page_size < row.start + row.length:
-                raise ValueError(f"{len(row.pages)} pages of {cache.page_size} cannot hold {row.start + row.length} tokens")
+                raise ValueError(
+                    f"{row.start + row.length} tokens do not fit {len(row.pages)} pages of {cache.page_size}"
+                )
             places = range(row.start, row.start + row.length)
             pages += [row.pages[place // cache.page_size] for place in places]
             offsets += [place % cache.page_size for place in places]
@@ -90,7 +92,7 @@ class KVPlan:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.write_pages, :, self.write_offsets] = k[0].transpose(0, 1).to(keys.dtype)  # (N, H_kv, D)
         values[self.write_pages, :, self.write_offsets] = v[0].transpose(0, 1).to(values.dtype)
-        decode_q, *chunk_qs = q.split(self.sizes, dim=2)
+        decode_q, *chunk_qs = torch.split(q, self.sizes, dim=2)
         parts = [] if self.decode is None else [self.decode.attend(decode_q, keys, values)]
         parts += [chunk.attend(part, keys, values) for chunk, part in zip(self.chunks, chunk_qs, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -123,7 +125,8 @@ class _DecodeRows:
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         num_kv_heads = keys.shape[1]
         # Query heads of one group read the same keys, so a group stands where query time would: no repeated keys.
-        q = q[0].transpose(0, 1).unflatten(1, (num_kv_heads, -1))  # (B, H_kv, G, D)
+        q = q[0].transpose(0, 1)  # (B, H, D)
+        q = q.reshape(len(q), num_kv_heads, -1, q.shape[-1])  # (B, H_kv, G, D)
         if not self.in_place:
             y = F.scaled_dot_product_attention(q, self._gather(keys), self._gather(values), attn_mask=self.mask)
         else:
