@@ -1,0 +1,246 @@
+"""Conversations to token ids: the one place where a chat template is rendered, for serving and for training alike.
+
+Text of a message can never become a control token. Before rendering, whatever in it could be read as a special token
+(or as a part of one) gets one character replaced by a private-use stand-in; the rendered text is cut at the special
+tokens that the template itself wrote; the pieces get their characters back and are encoded as plain text.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from model.tokenizer import Tokenizer
+
+END_OF_TEXT, PAD, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|end|>"
+
+SPECIAL_TOKENS = (END_OF_TEXT, PAD, "<|system|>", "<|user|>", "<|assistant|>", END_OF_TURN)
+"""What our own vocabularies carry, in id order."""
+
+DEFAULT_TEMPLATE = """\
+{%- for message in messages -%}
+    {%- if message.role in ("system", "developer") -%}
+        {{- "<|system|>" -}}
+    {%- elif message.role in ("user", "assistant") -%}
+        {{- "<|" + message.role + "|>" -}}
+    {%- else -%}
+        {{- raise_exception("This model knows system, user and assistant messages, not " + message.role) -}}
+    {%- endif -%}
+    {{- message.content -}}
+    {{- "<|end|>" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- "<|assistant|>" -}}
+{%- endif -%}
+"""
+
+Message = Mapping[str, Any]
+
+
+class ChatTemplateError(ValueError):
+    """The template is missing or broken, or refuses this conversation."""
+
+
+class ChatTemplate:
+    """A compiled template bound to the tokenizer whose special tokens it writes."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        """Compile `source`.
+
+        Raises:
+            ChatTemplateError: the source is not valid Jinja.
+        """
+        self.source = source
+        self._tokenizer = tokenizer
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateError as error:
+            raise ChatTemplateError(f"the chat template cannot be compiled: {error}") from error
+
+    @classmethod
+    def from_directory(cls, path: str | Path, tokenizer: Tokenizer) -> "ChatTemplate":
+        """Load `chat_template.jinja`, or the `chat_template` entry that older checkpoints keep with the tokenizer.
+
+        Raises:
+            ChatTemplateError: there is none, or it is broken.
+        """
+        file = Path(path) / "chat_template.jinja"
+        if file.exists():
+            return cls(file.read_text("utf-8"), tokenizer)
+        entry = json.loads(tokenizer.files()["tokenizer_config.json"]).get("chat_template")
+        if not isinstance(entry, str):
+            raise ChatTemplateError(f"{file}: not found; only a checkpoint with a chat template can chat")
+        return cls(entry, tokenizer)
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        **kwargs: Any,
+    ) -> list[int]:
+        """Return the ids of a conversation whose contents are strings.
+
+        Args:
+            add_generation_prompt: End with the words that open the assistant's answer.
+            continue_final_message: End inside the last message, so that the model goes on with it.
+            kwargs: Further variables for the template.
+
+        Raises:
+            ChatTemplateError: the template refuses the conversation, with its reason.
+        """
+        if add_generation_prompt and continue_final_message:
+            raise ChatTemplateError("add_generation_prompt and continue_final_message exclude each other")
+        disguise = _Disguise(self._tokenizer.special_tokens, avoid=[self.source, messages, kwargs])
+        hidden = [_hide_message(message, disguise) for message in messages]
+        if continue_final_message:
+            _mark_end(hidden, disguise.end_mark)
+        variables = disguise.hide_all(kwargs) | {"add_generation_prompt": add_generation_prompt}
+        rendered = self._render(hidden, variables)
+        if continue_final_message:
+            rendered = _cut_at_mark(rendered, disguise.end_mark)
+        return self._encode_rendered(rendered, disguise)
+
+    def encode_with_targets(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Return the ids of a whole conversation, and which of them the assistant has to produce.
+
+        Targets are each answer and the control token that ends it, found by rendering the conversation up to the
+        answer and up to its end.
+
+        Raises:
+            ChatTemplateError: the template refuses the conversation, or rewrites earlier turns when later ones come.
+        """
+        ids = self.encode(messages, add_generation_prompt=False)
+        is_target = [False] * len(ids)
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self.encode(messages[:turn], add_generation_prompt=True)
+            whole = self.encode(messages[: turn + 1], add_generation_prompt=False)
+            if whole[: len(prompt)] != prompt or ids[: len(whole)] != whole:
+                raise ChatTemplateError(f"messages[{turn}]: the template renders its prefix differently on its own")
+            ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self._tokenizer.special_ids]
+            end = ends[-1] + 1 if ends else len(whole)
+            is_target[len(prompt) : end] = [True] * (end - len(prompt))
+        return ids, is_target
+
+    def _render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
+        defaults: dict[str, Any] = {"tools": None, "documents": None} | self._tokenizer.named_tokens
+        try:
+            return self._template.render({**defaults, **variables, "messages": messages})
+        except Exception as error:  # a template is a program that came with the checkpoint: it may raise anything
+            raise ChatTemplateError(f"the chat template refuses this conversation: {error}") from error
+
+    def _encode_rendered(self, rendered: str, disguise: "_Disguise") -> list[int]:
+        ids: list[int] = []
+        for piece in disguise.split(rendered):
+            control = self._tokenizer.special_tokens.get(piece)
+            ids.extend([control] if control is not None else self._tokenizer.encode(disguise.reveal(piece)))
+        return ids
+
+
+class _Disguise:
+    """Stand-ins for the characters that could make a user's text look like a special token."""
+
+    def __init__(self, special_tokens: Iterable[str], *, avoid: object) -> None:
+        self._tokens = sorted(special_tokens, key=len, reverse=True)
+        pattern = "|".join(map(re.escape, self._tokens)) or "(?!)"
+        self._split = re.compile(f"({pattern})")
+        self._look_ahead = re.compile(f"(?={pattern})")
+        taken = set(json.dumps(avoid, ensure_ascii=False, default=str))
+        self._unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in taken)
+        self.end_mark = next(self._unused)
+        self._stand_ins: dict[str, str] = {}
+
+    def hide(self, text: str) -> str:
+        """Change one character wherever `text` holds a special token, ends or begins inside one, or lies inside one."""
+        return self._replace(text, self._whole_tokens(text) | self._open_ends(text))
+
+    def hide_all(self, value: Any) -> Any:
+        """Hide every string inside lists and objects. Keys stay findable: only whole tokens in them are hidden."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, Mapping):
+            return {self._replace(key, self._whole_tokens(key)): self.hide_all(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide_all(item) for item in value]
+        return value
+
+    def reveal(self, text: str) -> str:
+        return text.translate({ord(stand_in): character for character, stand_in in self._stand_ins.items()})
+
+    def split(self, rendered: str) -> list[str]:
+        return [piece for piece in self._split.split(rendered) if piece]
+
+    def _whole_tokens(self, text: str) -> set[int]:
+        return {match.start() for match in self._look_ahead.finditer(text)}
+
+    def _open_ends(self, text: str) -> set[int]:
+        """Find where a special token could start and be finished by what follows `text`, or the other way round."""
+        bare = text.strip()
+        first = len(text) - len(text.lstrip())
+        places = set()
+        for token in self._tokens:
+            sizes = range(1, min(len(token), len(bare) + 1))
+            places |= {first + len(bare) - size for size in sizes if bare.endswith(token[:size])}
+            if bare and (bare in token or any(bare.startswith(token[-size:]) for size in sizes)):
+                places.add(first)
+        return places
+
+    def _replace(self, text: str, places: set[int]) -> str:
+        return "".join(self._stand_in(char) if place in places else char for place, char in enumerate(text))
+
+    def _stand_in(self, character: str) -> str:
+        if character not in self._stand_ins:
+            self._stand_ins[character] = next(self._unused)
+        return self._stand_ins[character]
+
+
+def _hide_message(message: Message, disguise: _Disguise) -> dict[str, Any]:
+    """Disguise a message but for its role, which the template compares and may build a control token from."""
+    return {key: value if key == "role" else disguise.hide_all(value) for key, value in message.items()}
+
+
+def _mark_end(messages: list[dict[str, Any]], mark: str) -> None:
+    if not messages or not isinstance(messages[-1].get("content"), str):
+        raise ChatTemplateError("continue_final_message needs a last message with text")
+    messages[-1]["content"] += f"{mark} "  # the space shows whether the template trims contents
+
+
+def _cut_at_mark(rendered: str, mark: str) -> str:
+    before, found, after = rendered.rpartition(mark)
+    if not found:
+        raise ChatTemplateError("continue_final_message: the template leaves out the end of the last message")
+    return before if after.startswith(" ") else before.rstrip()
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """Return the environment that public chat templates are written for (transformers, chat_template_utils)."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Unlike Jinja's own filter, leave <, > and & as they are: this is not HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
