@@ -1,0 +1,127 @@
+"""The heart: add sequences, abort them, and advance all of them by one step.
+
+It deals in token ids only. Policy is the scheduler's, tensors are the runner's; here they meet.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from service.engine.request import Admission, Failure, Logprob, NewToken, Request, StepOutput
+from service.engine.scheduler import Scheduler, Step, StepRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RowResult:
+    """What running one row gave."""
+
+    token_id: int | None = None
+    """The next token; None while the prompt is unfinished, or when none is wanted."""
+    logprob: Logprob | None = None
+    prompt_logprobs: list[Logprob] = field(default_factory=list)
+    """Scores of the prompt tokens this row was the first to score."""
+
+
+class Runner(Protocol):
+    """Runs the rows of one step on a device."""
+
+    def run(self, rows: Sequence[StepRow]) -> list[RowResult]: ...
+
+
+class Engine:
+    """Continuous batching of one model's sequences. Not thread-safe: one thread adds, aborts and steps."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, clock: Callable[[], float] = time.monotonic) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self.last_step = Step()
+        """The step that ran last: `len(rows)` sequences and `num_tokens` tokens."""
+        self._clock = clock
+        self._requests: dict[str, Request] = {}
+
+    def add(self, request: Request) -> None:
+        """Queue a request; its events come out of later steps.
+
+        Raises:
+            ValueError: the prompt is empty or longer than the context, or the uid is already here.
+        """
+        if request.uid in self._requests:
+            raise ValueError(f"uid {request.uid} is already in the engine")
+        self.scheduler.add(request)
+        self._requests[request.uid] = request
+
+    def abort(self, uid: str) -> None:
+        """Forget a sequence and free its pages at once; it says nothing more. An unknown uid is fine."""
+        if request := self._requests.pop(uid, None):
+            self.scheduler.remove(request)
+
+    def step(self) -> list[StepOutput]:
+        """Advance every scheduled sequence by one step and return what happened, in order."""
+        now = self._clock()
+        outputs: list[StepOutput] = [self._forget(failure) for failure in self.scheduler.expire(now)]
+        step = self.last_step = self.scheduler.schedule()
+        outputs += [Admission(request.uid, now - request.arrival_s) for request in step.admitted]
+        for row, result in zip(step.rows, self._run(step.rows), strict=True):
+            outputs += self._advance(row, result)
+        return outputs
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    @property
+    def num_running(self) -> int:
+        return len(self.scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.scheduler.waiting)
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the cache's pages in use, 0 to 1."""
+        return self.scheduler.pool.usage
+
+    @property
+    def num_preemptions(self) -> int:
+        return self.scheduler.num_preemptions
+
+    def _run(self, rows: Sequence[StepRow]) -> list[RowResult | None]:
+        """Run the rows together. If that raises, run each alone, so that only those at fault fail (None)."""
+        if not rows:
+            return []
+        try:
+            return list(self.runner.run(rows))
+        except Exception:
+            logger.exception("a step of %d sequences failed", len(rows))
+        if len(rows) == 1:
+            return [None]
+        return [result for row in rows for result in self._run([row])]
+
+    def _advance(self, row: StepRow, result: RowResult | None) -> list[StepOutput]:
+        """Note what a row gave; an event only when the sequence has a new token or has ended."""
+        request = row.request
+        if result is None:
+            self.abort(request.uid)
+            return [Failure(request.uid, "internal_error")]
+        is_complete, is_first = row.is_complete, not request.output_ids
+        request.num_cached += row.length
+        request.prompt_logprobs += result.prompt_logprobs
+        if not is_complete:
+            return []
+        if result.token_id is not None:
+            request.output_ids.append(result.token_id)
+        finish_reason, stop_token_id = request.finish(self.scheduler.block_size)
+        if finish_reason is not None:
+            self.abort(request.uid)
+        wants_scores = is_first and request.params.prompt_logprobs is not None
+        scores = request.prompt_logprobs if wants_scores else None
+        return [NewToken(request.uid, result.token_id, result.logprob, scores, finish_reason, stop_token_id)]
+
+    def _forget(self, failure: Failure) -> Failure:
+        del self._requests[failure.uid]
+        return failure

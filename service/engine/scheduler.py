@@ -1,0 +1,142 @@
+"""Who runs in the next step, and with how many tokens.
+
+Pure policy over two queues and a page pool: no tensors, no clock of its own. First come, first served: a later request
+never overtakes an earlier one, neither into the batch nor back into it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from service.engine.pages import PagePool
+from service.engine.request import Failure, Request
+
+
+@dataclass(slots=True)
+class StepRow:
+    """One sequence's part of a step: `length` tokens from position `start` on, to be written to `pages`."""
+
+    request: Request
+    start: int
+    length: int
+    pages: list[int]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the step reaches the newest token, so that the next one can be sampled."""
+        return self.start + self.length == self.request.num_tokens
+
+
+@dataclass(slots=True)
+class Step:
+    """What to run now: rows of one token first, then chunks of prompts."""
+
+    rows: list[StepRow] = field(default_factory=list)
+    admitted: list[Request] = field(default_factory=list)
+    """Requests that left the queue for the first time."""
+    num_tokens: int = 0
+
+    def add(self, request: Request, length: int, pages: list[int]) -> None:
+        self.rows.append(StepRow(request, request.num_cached, length, pages))
+        self.num_tokens += length
+
+
+class Scheduler:
+    """Continuous batching under two limits: sequences at once, and tokens per step.
+
+    When pages run out, the most recently admitted sequence gives up its pages and goes back to the head of the queue;
+    its outputs stay, and its cache is recomputed later. The oldest one therefore always advances.
+
+    Raises:
+        ValueError: the limits can starve a sequence: the pool is smaller than one whole context, or the token budget
+            smaller than the number of sequences.
+    """
+
+    def __init__(self, pool: PagePool, *, block_size: int, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        if pool.num_tokens < block_size:
+            raise ValueError(
+                f"kv_cache_tokens: {pool.num_tokens} cannot hold one sequence of the whole context; "
+                f"make it at least {block_size}"
+            )
+        if max_num_batched_tokens < max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens ({max_num_batched_tokens}) must be at least max_num_seqs ({max_num_seqs}), "
+                "so that every running sequence gets a token in each step"
+            )
+        self.pool = pool
+        self.block_size = block_size
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # in order of admission; only the last can have an unfinished prompt
+        self.num_preemptions = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            ValueError: the prompt is empty or longer than the context.
+        """
+        if not 0 < len(request.prompt_ids) <= self.block_size:
+            raise ValueError(f"a prompt has 1 to {self.block_size} tokens, not {len(request.prompt_ids)}")
+        self.waiting.append(request)
+
+    def remove(self, request: Request) -> None:
+        """Forget a request in whatever phase it is; its pages are free at once."""
+        queue = self.running if request in self.running else self.waiting
+        queue.remove(request)
+        self.pool.release(request.uid)
+
+    def expire(self, now: float) -> list[Failure]:
+        """Remove every request whose time is over."""
+        overdue = [request for request in (*self.running, *self.waiting) if now >= request.deadline_s]
+        unserved = [request for request in self.waiting if not request.was_admitted and now >= request.queue_deadline_s]
+        failures = {request: Failure(request.uid, "queue_timeout") for request in unserved}
+        failures |= {request: Failure(request.uid, "timeout") for request in overdue}
+        for request in failures:
+            self.remove(request)
+        return list(failures.values())
+
+    def schedule(self) -> Step:
+        """Choose the rows of the next step and give each the pages it needs."""
+        self._make_room()
+        step = Step()
+
+        # Decode: every sequence whose newest token alone is missing from the cache.
+        for request in self.running:
+            if request.num_uncached == 1:
+                step.add(request, 1, self.pool.owned_by(request.uid))
+
+        # Prefill: what the budget leaves, in order of arrival. A prompt that does not fit is cut and goes on next time.
+        unfinished = [request for request in self.running if request.num_uncached > 1]
+        while budget := self.max_num_batched_tokens - step.num_tokens:
+            following = unfinished.pop() if unfinished else self._admit(step)
+            if following is None:
+                break
+            step.add(following, min(budget, following.num_uncached), self.pool.owned_by(following.uid))
+        return step
+
+    def _make_room(self) -> None:
+        """Give every running sequence the page of its newest token; preempt the newest sequences until that works."""
+        while sum(self.pool.num_missing(r.uid, r.num_tokens) for r in self.running) > self.pool.num_free:
+            self._preempt(self.running.pop())
+        for request in self.running:
+            self.pool.grow(request.uid, request.num_tokens)
+
+    def _preempt(self, request: Request) -> None:
+        self.pool.release(request.uid)
+        request.num_cached = 0
+        self.waiting.appendleft(request)
+        self.num_preemptions += 1
+
+    def _admit(self, step: Step) -> Request | None:
+        """Move the head of the queue into the batch, with pages for all of its tokens; None if it must wait."""
+        if not self.waiting or len(self.running) == self.max_num_seqs:
+            return None
+        request = self.waiting[0]
+        if not self.pool.grow(request.uid, request.num_tokens):
+            return None
+        self.running.append(self.waiting.popleft())
+        if not request.was_admitted:
+            request.was_admitted = True
+            step.admitted.append(request)
+        return request
