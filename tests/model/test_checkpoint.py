@@ -1,0 +1,198 @@
+"""A checkpoint is a Hugging Face directory: transformers reads ours, we read theirs, and damage is named."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from model.checkpoint import load_classifier, load_gpt, save_checkpoint
+from model.directory import CheckpointError, read_checkpoint
+from model.tokenizer import Tokenizer
+from tests.tiny import make_config, make_gpt
+
+IDX = torch.arange(60).reshape(2, 30)
+
+
+@pytest.mark.parametrize("name", ["tiny-base", "tiny-chat"])
+def test_transformers_loads_our_language_model_with_equal_logits(tiny_checkpoints: Path, name: str) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(tiny_checkpoints / name)
+    ours = load_gpt(tiny_checkpoints / name)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=2e-5, rtol=1e-4)
+
+
+def test_transformers_loads_our_classifier_with_equal_logits_and_labels(tiny_checkpoints: Path) -> None:
+    theirs = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoints / "tiny-spam")
+    ours = load_classifier(tiny_checkpoints / "tiny-spam")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IDX, torch.tensor([30, 30])), theirs(IDX).logits, atol=2e-5, rtol=1e-4)
+    assert theirs.config.id2label == {0: "ham", 1: "spam"}
+
+
+def test_transformers_loads_our_tokenizer_and_chat_template(tiny_checkpoints: Path, tokenizer: Tokenizer) -> None:
+    theirs = AutoTokenizer.from_pretrained(tiny_checkpoints / "tiny-chat")
+    assert theirs.encode("A small boat") == tokenizer.encode("A small boat")
+    assert theirs.chat_template
+    assert theirs.eos_token_id == tokenizer.eos_id
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "llama-untied"])
+def test_we_load_what_transformers_saves(tmp_path: Path, family: str) -> None:
+    torch.manual_seed(0)
+    if family == "gpt2":
+        theirs = GPT2LMHeadModel(GPT2Config(vocab_size=384, n_positions=128, n_embd=32, n_layer=2, n_head=4))
+    else:
+        sizes = {"vocab_size": 384, "max_position_embeddings": 128, "hidden_size": 32, "intermediate_size": 48}
+        layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        theirs = LlamaForCausalLM(LlamaConfig(**sizes, **layers, tie_word_embeddings=family == "llama"))
+    theirs.eval().save_pretrained(tmp_path)
+    ours = load_gpt(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=2e-5, rtol=1e-4)
+
+
+def test_sharded_weights_without_prefix_and_with_mask_buffers_load(tiny_checkpoints: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(tiny_checkpoints / "tiny-base", tmp_path / "sharded")
+    tensors = {name.removeprefix("transformer."): t for name, t in load_file(path / "model.safetensors").items()}
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 128, 128)
+    (path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: tensors[name] for name in part}, path / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    ours, original = load_gpt(path), load_gpt(tiny_checkpoints / "tiny-base")
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), original.parameters(), strict=True))
+
+
+def test_description_tells_kind_labels_and_end_tokens(tiny_checkpoints: Path, tokenizer: Tokenizer) -> None:
+    kinds = {name: read_checkpoint(tiny_checkpoints / name).kind for name in ("tiny-base", "tiny-chat", "tiny-spam")}
+    assert kinds == {"tiny-base": "base", "tiny-chat": "chat", "tiny-spam": "classifier"}
+    assert read_checkpoint(tiny_checkpoints / "tiny-spam").labels == ("ham", "spam")
+    end = tokenizer.special_tokens["<|end|>"]
+    assert read_checkpoint(tiny_checkpoints / "tiny-chat").eos_token_ids == (end, tokenizer.eos_id)
+    assert read_checkpoint(tiny_checkpoints / "tiny-chat").config == make_config("llama", n_inner=96)
+
+
+def _edit_weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        tensors = load_file(path / "model.safetensors")
+        change(tensors)
+        save_file(tensors, path / "model.safetensors")
+
+    return damage
+
+
+def _edit_config(**changes: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return damage
+
+
+def _truncate(path: Path) -> None:
+    file = path / "model.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _pickle_only(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+
+
+def _disguise_pickle(path: Path) -> None:
+    (path / "model.safetensors").write_bytes(pickle.dumps({"weights": [0] * 100}))
+
+
+DAMAGES: list[tuple[Callable[[Path], None], str]] = [
+    (_edit_weights(lambda t: t.pop("transformer.h.1.mlp.c_fc.bias")), "'transformer.h.1.mlp.c_fc.bias' is missing"),
+    (_edit_weights(lambda t: t.update(extra=torch.zeros(2))), "tensor 'extra' does not belong to this model"),
+    (
+        _edit_weights(lambda t: t.update({"transformer.ln_f.bias": torch.zeros(31)})),
+        r"'transformer.ln_f.bias' has shape \[31\], but config.json asks for \[32\]",
+    ),
+    (_truncate, "model.safetensors: not a whole safetensors file"),
+    (_disguise_pickle, "model.safetensors: not a whole safetensors file"),
+    (_pickle_only, "pytorch_model.bin: pickled weights are refused"),
+    (lambda path: (path / "config.json").unlink(), "config.json: no such file"),
+    (lambda path: (path / "config.json").write_text("{"), "config.json: cannot be read as JSON"),
+    (_edit_config(model_type="bert"), "config.json: model_type 'bert' is not supported"),
+    (_edit_config(n_embd=33), r"config.json: .*n_embd \(33\) must be a multiple of n_head"),
+    (_edit_config(activation_function="relu"), "activation_function 'relu' is not supported"),
+    (_edit_config(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx: True is not supported"),
+    (lambda path: shutil.rmtree(path), "no such directory"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damage_is_named(tiny_checkpoints: Path, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    path = shutil.copytree(tiny_checkpoints / "tiny-base", tmp_path / "damaged")
+    damage(path)
+    with pytest.raises(CheckpointError, match=message):
+        load_gpt(path)
+
+
+def test_kind_is_checked_on_load(tiny_checkpoints: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds a classifier"):
+        load_gpt(tiny_checkpoints / "tiny-spam")
+    with pytest.raises(CheckpointError, match="holds a language model"):
+        load_classifier(tiny_checkpoints / "tiny-base")
+
+
+def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("llama", tie_embeddings=False))
+    save_checkpoint(tmp_path / "model", model, tokenizer, model_card="# Card\n", extra_files={"run.toml": b"x = 1\n"})
+    loaded = load_gpt(tmp_path / "model")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert (tmp_path / "model" / "run.toml").read_bytes() == b"x = 1\n"
+    assert (tmp_path / "model" / "README.md").read_text() == "# Card\n"
+
+
+def test_weights_can_be_stored_in_bfloat16(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("gpt2"))
+    save_checkpoint(tmp_path / "model", model, tokenizer, model_card="", dtype=torch.bfloat16)
+    assert load_file(tmp_path / "model" / "model.safetensors")["transformer.wte.weight"].dtype == torch.bfloat16
+    loaded = load_gpt(tmp_path / "model", dtype=torch.bfloat16)
+    assert torch.equal(loaded.wte.weight, model.wte.weight.bfloat16())
+
+
+def test_failed_write_keeps_the_old_checkpoint(tmp_path: Path, tokenizer: Tokenizer, tiny_checkpoints: Path) -> None:
+    path = shutil.copytree(tiny_checkpoints / "tiny-base", tmp_path / "model")
+    before = (path / "model.safetensors").read_bytes()
+    model = make_gpt(make_config("gpt2"), seed=9)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(path, model, tokenizer, model_card="", extra_files={"no/such/folder": b""})
+    assert (path / "model.safetensors").read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+    save_checkpoint(path, model, tokenizer, model_card="")
+    assert (path / "model.safetensors").read_bytes() != before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_directory_that_is_no_checkpoint_is_never_replaced(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="exists and is not a checkpoint"):
+        save_checkpoint(tmp_path, make_gpt(make_config("gpt2")), tokenizer, model_card="")
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_tokenizer_larger_than_the_model_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(CheckpointError, match="the tokenizer has 384 tokens but the model only 300"):
+        save_checkpoint(tmp_path / "m", make_gpt(make_config("gpt2", vocab_size=300)), tokenizer, model_card="")

@@ -1,0 +1,127 @@
+"""One call samples rows with different settings; each row is as if it were alone."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from model.sampling import SampleRow, edit_logits, keep_top_p, sample, top_logprobs, uniform
+from model.sampling_params import SamplingParams
+
+V = 40
+
+
+def row(
+    *,
+    choice: int = 0,
+    prompt: tuple[int, ...] = (),
+    output: tuple[int, ...] = (),
+    end: tuple[int, ...] = (),
+    **params: object,
+) -> SampleRow:
+    return SampleRow(SamplingParams(**params), choice, prompt, output, end)  # type: ignore[arg-type]
+
+
+def test_zero_temperature_takes_the_lowest_id_of_equal_logits() -> None:
+    logits = torch.zeros(1, V)
+    logits[0, [7, 9]] = 3.0
+    assert sample(logits, [row(temperature=0.0)]).tolist() == [7]
+
+
+def test_a_row_is_sampled_as_if_alone() -> None:
+    torch.manual_seed(0)
+    rows = [
+        row(temperature=0.0),
+        row(seed=3),
+        row(seed=3, choice=1, temperature=0.7, top_k=5),
+        row(seed=4, top_p=0.6, output=(1, 2, 3)),
+        row(seed=5, min_p=0.2, temperature=1.7),
+        row(seed=6, repetition_penalty=1.8, prompt=(1, 5), output=(7,), top_p=0.9, top_k=10),
+        row(seed=7, presence_penalty=1.0, frequency_penalty=0.5, output=(4, 4, 6)),
+        row(seed=8, logit_bias=((3, 9.0), (4, -100.0)), min_tokens=2, end=(3,)),
+    ] * 4
+    logits = torch.randn(len(rows), V) * 3
+    together = sample(logits, rows).tolist()
+    alone = [int(sample(logits[i : i + 1], [one])) for i, one in enumerate(rows)]
+    assert together == alone
+
+
+def test_samples_follow_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    expected = torch.softmax(logits[0] / 0.8, dim=-1)
+    count = 20_000
+    rows = [row(seed=seed, temperature=0.8) for seed in range(count)]
+    drawn = Counter(sample(logits.expand(count, -1), rows).tolist())
+    for token_id, probability in enumerate(expected.tolist()):
+        spread = math.sqrt(probability * (1 - probability) / count)
+        assert abs(drawn[token_id] / count - probability) < 5 * spread
+
+
+@pytest.mark.parametrize(
+    ("params", "allowed"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.0}, {0}),
+        ({"top_p": 0.45}, {0, 1}),  # the first token's share is 0.4: the second is needed to reach 0.45
+        ({"min_p": 0.5}, {0, 1}),
+        ({"top_k": 3, "top_p": 0.5}, {0, 1}),  # of the three kept tokens the first has 0.44
+        ({"logit_bias": ((0, -100.0), (1, -100.0))}, {2, 3}),
+        ({"top_k": -1}, {0, 1, 2, 3}),
+    ],
+)
+def test_filters_keep_the_tokens_they_name(params: dict[str, object], allowed: set[int]) -> None:
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    rows = [row(seed=seed, **params) for seed in range(400)]
+    assert set(sample(logits.expand(400, -1), rows).tolist()) == allowed
+
+
+def test_nucleus_beyond_the_candidates_is_found_by_a_full_sort() -> None:
+    probs = torch.full((2, 5000), 1 / 5000)
+    kept = keep_top_p(probs, [0.9, 1.0])
+    assert 4499 <= int((kept[0] > 0).sum()) <= 4501
+    assert bool((kept[1] > 0).all())
+
+
+def test_penalties_are_the_published_formulas() -> None:
+    logits = torch.tensor([[2.0, -2.0, 1.0, 0.5]])
+    history = row(prompt=(0,), output=(1, 1, 3), repetition_penalty=2.0, presence_penalty=0.1, frequency_penalty=0.01)
+    edited = edit_logits(logits, [history])
+    expected = torch.tensor([[1.0, -4.0 - 0.1 - 0.02, 1.0, 0.25 - 0.1 - 0.01]])
+    torch.testing.assert_close(edited, expected)
+
+
+def test_end_tokens_are_banned_until_min_tokens() -> None:
+    logits = torch.tensor([[5.0, 1.0, 0.0]])
+    early = row(temperature=0.0, min_tokens=2, output=(1,), end=(0,))
+    late = row(temperature=0.0, min_tokens=2, output=(1, 1), end=(0,))
+    assert sample(logits.expand(2, -1), [early, late]).tolist() == [1, 0]
+
+
+def test_a_row_with_everything_banned_ignores_its_bans() -> None:
+    logits = torch.tensor([[1.0, 2.0]])
+    banned = row(temperature=0.0, logit_bias=((0, -100.0), (1, -100.0)))
+    assert sample(logits, [banned]).tolist() == [1]
+
+
+def test_sampling_leaves_the_logits_alone() -> None:
+    logits = torch.randn(1, V)
+    before = logits.clone()
+    sample(logits, [row(seed=1, repetition_penalty=1.5, prompt=(1, 2), logit_bias=((3, 5.0),))])
+    assert torch.equal(logits, before)
+
+
+def test_noise_differs_by_seed_choice_and_position_and_fills_the_unit_interval() -> None:
+    values = [uniform(seed, choice, position) for seed in range(20) for choice in range(20) for position in range(20)]
+    assert len(set(values)) == len(values)
+    assert all(0 <= value < 1 for value in values)
+    assert abs(sum(values) / len(values) - 0.5) < 5 * math.sqrt(1 / 12 / len(values))
+    assert uniform(-1, 0, 0) == uniform(2**64 - 1, 0, 0)  # seeds are 64-bit words
+
+
+def test_chosen_logprob_has_the_bits_of_its_entry_among_the_top() -> None:
+    logits = torch.randn(64, V) * 4
+    chosen, ids, best = top_logprobs(logits, logits.argmax(-1), 3)
+    assert torch.equal(chosen, best[:, 0])
+    assert torch.equal(ids[:, 0], logits.argmax(-1))
+    torch.testing.assert_close(chosen, torch.log_softmax(logits, -1).amax(-1))
