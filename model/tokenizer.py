@@ -17,7 +17,7 @@ import tiktoken
 from model.tokenizer_json import TokenizerError, read_tokenizer_json
 
 MAX_SPACE_RUN = 50_000
-"""Longer runs of whitespace are cut before tiktoken sees them: about a million overflow the stack of its regex engine."""
+"""Longer runs of whitespace are cut before tiktoken sees them: a million overflow the stack of its regex engine."""
 
 
 class Tokenizer:

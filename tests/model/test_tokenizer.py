@@ -1,0 +1,318 @@
+"""Our tokenizer against the `tokenizers` library (the oracle), and streaming against decoding at once."""
+
+import base64
+import json
+import random
+import string
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Oracle
+from transformers import AutoTokenizer
+
+from model.tokenizer import MAX_SPACE_RUN, StreamDecoder, Tokenizer
+from model.tokenizer_json import TokenizerError, byte_alphabet
+
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = ("<|endoftext|>", "<|pad|>", "<|end|>")
+CORPUS = [
+    "The quick brown fox doesn't jump over 1234 lazy dogs; it's they who'll jump.\n\n  Indented    text\t",
+    "Hello, hello! \u00dcber stra\u00dfe na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c aaaaaaaa",
+    "\u3053\u3093\u306b\u3061\u306f \U0001f600\U0001f680",
+    "def f(x):\n    return x ** 2  # comment\n\n\nclass A:\n\tpass\r\n",
+] * 4
+
+
+def trained(pre_tokenizer: Any, vocab_size: int = 420, changes: dict[str, Any] | None = None) -> str:
+    """Return the tokenizer.json of a small vocabulary, with entries of its root replaced."""
+    oracle = Oracle(models.BPE())
+    oracle.pre_tokenizer = pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    oracle.train_from_iterator(CORPUS, trainer)
+    return json.dumps(json.loads(oracle.to_str()) | (changes or {}))
+
+
+def byte_level(**options: Any) -> Any:
+    return pre_tokenizers.ByteLevel(**({"add_prefix_space": False} | options))
+
+
+def split(pattern: str) -> Any:
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level(use_regex=False)],
+    )
+
+
+def gpt2_json(data_dir: Path) -> str:
+    """Assemble GPT-2's tokenizer.json from OpenAI's own two files."""
+    merges = (data_dir / "tiktoken" / "vocab.bpe").read_text("utf-8").split("\n")[1:-1]
+    vocab = json.loads((data_dir / "tiktoken" / "encoder.json").read_text("utf-8"))
+    oracle = Oracle(models.BPE(vocab=vocab, merges=[tuple(merge.split(" ")) for merge in merges]))
+    oracle.pre_tokenizer = byte_level()
+    oracle.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
+    return oracle.to_str()
+
+
+def tiktoken_json(file: Path) -> str:
+    """Write a .tiktoken vocabulary as Llama-3's file does: every split of every token is a merge, in rank order."""
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, file.read_text().splitlines())}
+    alphabet = byte_alphabet()
+    text = {token: "".join(alphabet[byte] for byte in token) for token in ranks}
+    splits = (
+        (text[token[:cut]], text[token[cut:]])
+        for token in sorted(ranks, key=ranks.__getitem__)
+        for cut in range(1, len(token))
+        if token[:cut] in ranks and token[cut:] in ranks
+    )
+    oracle = Oracle(models.BPE({text[t]: r for t, r in ranks.items()}, list(splits), ignore_merges=True))
+    oracle.pre_tokenizer = split(LLAMA3_PATTERN)
+    oracle.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
+    return oracle.to_str()
+
+
+def fuzzed_strings(count: int, seed: int = 0) -> list[str]:
+    """Mix everything that tokenizers trip over; the same strings for the same seed."""
+    rng = random.Random(seed)
+    sources: list[Callable[[], str]] = [
+        lambda: rng.choice(string.printable),
+        lambda: rng.choice(string.ascii_letters),
+        lambda: rng.choice(["the ", " The", "hello", "don't", "WE'LL ", "'S", "I've", "\u017f", "'\u017f"]),
+        lambda: rng.choice(" \t\n\r\x0b\x0c\x85\xa0\u2003\u2028\u3000") * rng.randint(1, 9),
+        lambda: str(rng.randint(0, 10**9)) + rng.choice(["", "\u0663", "\u00bd", "\u2167", "\uff15"]),
+        lambda: chr(rng.randint(0x4E00, 0x9FFF)),
+        lambda: rng.choice(["\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea"]),
+        lambda: rng.choice("ae\u00e9nu") + chr(rng.randint(0x300, 0x36F)) * rng.randint(0, 3),
+        lambda: chr(rng.choice([*range(0x20), *range(0x7F, 0xA0), 0xFEFF, 0x200B, 0xFFFD])),
+        lambda: rng.choice([*SPECIAL, "<|end", "|>", "<|", "<|endoftext|><|pad|>", "<|endof"]),
+        lambda: rng.choice(["\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627", "\u0939\u093f\u0928\u094d"]),
+        lambda: chr(rng.choice([rng.randint(0x80, 0xD7FF), rng.randint(0xE000, 0x10FFFF)])),
+    ]
+    return ["".join(rng.choice(sources)() for _ in range(rng.randint(0, 24))) for _ in range(count)]
+
+
+def assert_same_ids(source: str, count: int = 10_000) -> None:
+    oracle, ours = Oracle.from_str(source), Tokenizer.from_json(source, eos_token="<|endoftext|>")
+    texts = fuzzed_strings(count)
+    oracle.encode_special_tokens = False
+    expected = oracle.encode_batch(texts, add_special_tokens=False)
+    different = [t for t, e in zip(texts, expected, strict=True) if ours.encode(t, parse_special=True) != e.ids]
+    assert not different, different[:3]
+    oracle.encode_special_tokens = True  # the library's name for: text of special tokens is plain text
+    expected = oracle.encode_batch(texts, add_special_tokens=False)
+    different = [t for t, e in zip(texts, expected, strict=True) if ours.encode(t) != e.ids]
+    assert not different, different[:3]
+
+
+@pytest.mark.parametrize(
+    "pre_tokenizer",
+    [
+        pytest.param(byte_level(), id="gpt2 pattern"),
+        pytest.param(byte_level(add_prefix_space=True), id="prefix space"),
+        pytest.param(byte_level(use_regex=False), id="no split"),
+        pytest.param(split(LLAMA3_PATTERN), id="llama3 pattern"),
+        pytest.param(split(r"\p{L}+"), id="pattern with gaps"),
+    ],
+)
+def test_ids_equal_the_tokenizers_library_on_fuzzed_strings(pre_tokenizer: Any) -> None:
+    assert_same_ids(trained(pre_tokenizer))
+
+
+def test_ids_equal_the_tokenizers_library_with_gpt2s_vocabulary(data_dir: Path) -> None:
+    assert_same_ids(gpt2_json(data_dir))
+
+
+@pytest.mark.slow
+def test_ids_equal_the_tokenizers_library_with_a_vocabulary_converted_from_tiktoken(data_dir: Path) -> None:
+    cl100k = data_dir / "tiktoken" / "cache" / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+    assert_same_ids(tiktoken_json(cl100k), count=2_000)
+
+
+def test_ids_equal_the_tokenizers_library_under_nfc() -> None:
+    normalizer = {"type": "NFC"}
+    assert_same_ids(trained(byte_level(), changes={"normalizer": normalizer}))
+    sequence = {"type": "Sequence", "normalizers": [normalizer]}
+    assert_same_ids(trained(byte_level(), changes={"normalizer": sequence}), count=100)
+
+
+def test_ids_need_not_be_in_merge_order() -> None:
+    root = json.loads(trained(byte_level()))
+    vocab = {text: id_ for text, id_ in root["model"]["vocab"].items() if text not in SPECIAL}
+    shuffled = list(vocab.values())
+    random.Random(1).shuffle(shuffled)
+    root["model"]["vocab"] = dict(zip(vocab, shuffled, strict=True)) | {text: i for i, text in enumerate(SPECIAL)}
+    assert_same_ids(json.dumps(root), count=1_000)
+
+
+def test_merges_may_be_written_as_strings_or_as_pairs() -> None:
+    root = json.loads(trained(byte_level()))
+    assert isinstance(root["model"]["merges"][0], list)
+    pairs = Tokenizer.from_json(json.dumps(root), eos_token="<|endoftext|>")
+    root["model"]["merges"] = [" ".join(pair) for pair in root["model"]["merges"]]
+    strings = Tokenizer.from_json(json.dumps(root), eos_token="<|endoftext|>")
+    assert strings.encode(CORPUS[1]) == pairs.encode(CORPUS[1])
+
+
+def test_added_tokens_that_are_not_special_are_always_recognised() -> None:
+    oracle = Oracle.from_str(trained(byte_level()))
+    oracle.add_tokens([AddedToken("<think>", normalized=False), AddedToken("<think>>", normalized=False)])
+    ours = Tokenizer.from_json(oracle.to_str(), eos_token="<|endoftext|>")
+    text = "a<think>b<think>>c<|end|>"
+    assert ours.encode(text, parse_special=True) == oracle.encode(text).ids
+    assert oracle.token_to_id("<think>") in ours.encode(text)
+    assert "<think>" not in ours.special_tokens
+    assert ours.decode(ours.encode(text), skip_special=True) == text
+
+
+def test_a_long_run_of_spaces_neither_fails_nor_loses_text(tokenizer: Tokenizer) -> None:
+    for text in (" " * 1_100_000, "x" + "\n " * 600_000 + "y"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    below = "a" + " " * (MAX_SPACE_RUN - 1) + "b"
+    assert tokenizer.encode(below) == Oracle.from_str(tokenizer.files()["tokenizer.json"].decode()).encode(below).ids
+
+
+@given(st.text())
+def test_decoding_returns_the_text(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text, parse_special=True)) == text
+
+
+@given(st.lists(st.integers(0, 400)), st.booleans())
+def test_streamed_text_equals_decoded_text(tokenizer: Tokenizer, ids: list[int], skip_special: bool) -> None:
+    stream = StreamDecoder(tokenizer, skip_special=skip_special)
+    pushed = [stream.push(id_) for id_ in ids]
+    assert "".join(pushed) + stream.flush() == tokenizer.decode(ids, skip_special=skip_special)
+
+
+@given(st.binary())
+def test_invalid_bytes_are_replaced_as_python_replaces_them(tokenizer: Tokenizer, data: bytes) -> None:
+    id_of_byte = {tokenizer.token_bytes(id_): id_ for id_ in range(tokenizer.vocab_size)}
+    ids = [id_of_byte[bytes([byte])] for byte in data]
+    stream = StreamDecoder(tokenizer)
+    assert "".join(stream.push(id_) for id_ in ids) + stream.flush() == data.decode("utf-8", "replace")
+    assert tokenizer.decode(ids) == data.decode("utf-8", "replace")
+
+
+@given(st.text())
+def test_a_stream_holds_back_at_most_one_unfinished_character(tokenizer: Tokenizer, text: str) -> None:
+    stream, seen, shown = StreamDecoder(tokenizer, skip_special=False), b"", ""
+    for id_ in tokenizer.encode(text):
+        seen += tokenizer.token_bytes(id_)
+        shown += stream.push(id_)
+        assert shown == seen.decode("utf-8", "ignore")  # `ignore` drops exactly the unfinished character at the end
+
+
+def test_control_tokens_are_made_only_on_request(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode("<|user|>", parse_special=True) == [tokenizer.special_tokens["<|user|>"]]
+    plain = tokenizer.encode("<|user|>")
+    assert not tokenizer.special_ids & set(plain)
+    assert tokenizer.decode(plain) == "<|user|>"
+    assert tokenizer.decode([*plain, tokenizer.eos_id], skip_special=True) == "<|user|>"
+
+
+def test_unknown_ids_have_no_text(tokenizer: Tokenizer) -> None:
+    assert tokenizer.token_bytes(tokenizer.vocab_size) == tokenizer.token_bytes(-1) == b""
+    assert tokenizer.decode([10**6, *tokenizer.encode("a")]) == "a"
+
+
+def test_a_directory_gives_its_files_back_byte_for_byte(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    files = tokenizer.files()
+    files["tokenizer.json"] = json.dumps(json.loads(files["tokenizer.json"])).encode()  # other spacing than ours
+    files["tokenizer_config.json"] = b'{"eos_token": {"content": "<|end|>"}, "pad_token": null, "model_max_length": 7}'
+    write(tmp_path, files)
+    loaded = Tokenizer.from_directory(tmp_path)
+    assert loaded.files() == files
+    assert (loaded.eos_id, loaded.pad_id) == (tokenizer.special_tokens["<|end|>"], None)
+
+
+def test_the_end_token_may_be_named_by_another_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    write(tmp_path, tokenizer.files() | {"tokenizer_config.json": b"{}"})
+    with pytest.raises(TokenizerError, match="eos_token is missing"):
+        Tokenizer.from_directory(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 0]}')
+    assert Tokenizer.from_directory(tmp_path).eos_id == 5
+
+
+def test_another_end_token_keeps_the_vocabulary(tokenizer: Tokenizer) -> None:
+    chat = tokenizer.with_eos("<|end|>")
+    assert chat.eos_id == tokenizer.special_tokens["<|end|>"] != tokenizer.eos_id
+    assert chat.files()["tokenizer.json"] == tokenizer.files()["tokenizer.json"]
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_transformers_loads_the_directory(tokenizer: Tokenizer, tmp_path: Path, model_type: str) -> None:
+    write(tmp_path, tokenizer.files())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in fuzzed_strings(300):
+        assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text, parse_special=True)
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (tokenizer.eos_id, tokenizer.pad_id)
+
+
+def unreachable_token() -> dict[str, Any]:
+    """`abc` can only come from ab + c, but b + c merges first."""
+    root = json.loads(trained(byte_level(), vocab_size=3 + 256))
+    for token in ("bc", "ab", "abc"):
+        root["model"]["vocab"][token] = len(root["model"]["vocab"])
+    root["model"]["merges"] = [["b", "c"], ["a", "b"], ["ab", "c"]]
+    return dict(root["model"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase'"),
+        ({"pre_tokenizer": None}, "pre_tokenizer None"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer 'Whitespace'"),
+        ({"decoder": {"type": "WordPiece"}}, "decoder 'WordPiece'"),
+        ({"model": {"type": "Unigram"}}, "model type 'Unigram'"),
+        ({"model": {"type": "BPE", "dropout": 0.1}}, "model.dropout 0.1"),
+        ({"model": {"type": "BPE", "byte_fallback": True}}, "model.byte_fallback"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, "no token for byte 0x00"),
+        ({"model": unreachable_token()}, "do not reach token b'abc'"),
+        ({"model": []}, "malformed"),
+        ({"added_tokens": [{"id": 0, "content": "<mask>", "lstrip": True}]}, "'<mask>' with 'lstrip'"),
+    ],
+)
+def test_what_tiktoken_cannot_do_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        Tokenizer.from_json(trained(byte_level(), changes=changes), eos_token="<|endoftext|>")
+    assert named in str(caught.value)
+
+
+def test_an_end_token_outside_the_vocabulary_is_refused() -> None:
+    with pytest.raises(TokenizerError, match="eos_token '</s>'"):
+        Tokenizer.from_json(trained(byte_level()), eos_token="</s>")
+
+
+@pytest.mark.parametrize("broken", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_missing_or_broken_file_is_named(tokenizer: Tokenizer, tmp_path: Path, broken: str) -> None:
+    write(tmp_path, tokenizer.files() | {broken: b"{"})
+    with pytest.raises(TokenizerError, match=str(tmp_path)):
+        Tokenizer.from_directory(tmp_path)
+    (tmp_path / broken).unlink()
+    with pytest.raises(TokenizerError, match=f"{broken}: cannot be read"):
+        Tokenizer.from_directory(tmp_path)
+
+
+def test_fuzzed_strings_cover_what_they_promise() -> None:
+    texts = "".join(fuzzed_strings(10_000))
+    assert {unicodedata.category(character) for character in texts} >= {"Lu", "Mn", "Nd", "Zs", "Cc", "So", "Lo", "Sk"}
+    assert all(token in texts for token in SPECIAL)
+
+
+def write(directory: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
