@@ -1,0 +1,10 @@
+"""What a GPT is: its shape, its arithmetic, its files. Imports nothing else of ours, and nothing here by itself.
+
+- `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
+- `kv_cache`: keys and values in pages; `sampling_params`, `sampling`: choosing the next token
+- `generate`: one sequence, the slow obvious way; the oracle of the serving engine
+- `tokenizer`, `tokenizer_json`: text to ids and back; `chat`: conversations to ids
+- `directory`: what a checkpoint says of itself; `convert`: public names and ours; `checkpoint`: save and load
+
+Free of torch: `config`, `sampling_params`, `tokenizer`, `tokenizer_json`, `chat`, `directory`, `convert`.
+"""
