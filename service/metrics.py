@@ -87,6 +87,9 @@ GENERATION_TOKENS = Counter("vllm:generation_tokens", "Generated tokens.", _MODE
 BATCH_SIZE = Histogram(
     "groundup_batch_size", "Sequences in an engine step, or texts scored together.", _MODEL, buckets=_BATCH_BUCKETS
 )
+ITERATION_TOKENS = Histogram(
+    "vllm:iteration_tokens_total", "Tokens computed in an engine step.", _MODEL, buckets=_BATCH_BUCKETS
+)
 STEP_SECONDS = Histogram("groundup_step_seconds", "Duration of an engine step.", _MODEL, buckets=_FINE_BUCKETS)
 QUEUE_SECONDS = _histogram("vllm:request_queue_time_seconds", "Wait for a place in the batch.", _REQUEST_BUCKETS)
 CLASSIFY_ITEMS = Counter("groundup_classify_items", "Texts classified.", _MODEL)

@@ -6,6 +6,7 @@ messages mean. Sockets are made on first use in the process that uses them: a Ze
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import time
@@ -81,7 +82,7 @@ class WorkerChannel:
         """Return everything that has arrived; wait up to `timeout_s` for the first message."""
         socket = self._sockets[os.getpid()]
         messages: list[ToWorker] = []
-        if socket.poll(int(timeout_s * 1000)):
+        if socket.poll(math.ceil(timeout_s * 1000)):
             while (frame := _receive_now(socket)) is not None:
                 messages.append(_decode_to_worker(frame))
         return messages
