@@ -1,0 +1,134 @@
+"""What a checkpoint says about its making: a model card, the loss plot, the settings and the metrics of the run."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from model.checkpoint import save_checkpoint
+from model.classifier import GPTClassifier
+from model.directory import Checkpoint
+from model.gpt import GPT
+from model.tokenizer import Tokenizer
+from training.config import RunConfig
+from training.run_folder import METRICS_FILE
+from training.tracking import MetricsLog
+from training.trainer import TrainerState
+
+TASKS = {"base": "text-generation", "chat": "text-generation", "classifier": "text-classification"}
+
+SETTINGS_FILE, PLOT_FILE = "run.toml", "loss.png"
+
+
+@dataclass(slots=True)
+class Card:
+    """The text of a model card, apart from what model and run say of themselves."""
+
+    summary: str
+    """What the model is and is for, in a sentence or two."""
+    data: str
+    """What it learned from."""
+    metrics: dict[str, float | int | str] = field(default_factory=dict)
+    """Held-out results, in the order to show them."""
+    reproduce: str = ""
+    """The command that makes this checkpoint again."""
+    notes: str = ""
+    """Samples, limits, whatever else a reader should know; markdown."""
+
+
+def save_run(
+    config: RunConfig,
+    model: GPT | GPTClassifier,
+    tokenizer: Tokenizer,
+    card: Card,
+    log: MetricsLog,
+    state: TrainerState,
+    **checkpoint: Any,
+) -> Checkpoint:
+    """Write the checkpoint of a finished run to `config.out`, with its card, plot, settings and metrics.
+
+    Args:
+        checkpoint: further arguments of `save_checkpoint`, such as `labels`, `chat_template`, `dtype`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    kind = "classifier" if "labels" in checkpoint else "chat" if "chat_template" in checkpoint else "base"
+    text = render_card(card, config, model, state, kind=kind)
+    files = {
+        SETTINGS_FILE: config.to_toml().encode(),
+        METRICS_FILE: log.to_jsonl().encode(),
+        PLOT_FILE: plot_loss(log),
+    }
+    return save_checkpoint(config.out, model, tokenizer, model_card=text, extra_files=files, **checkpoint)
+
+
+def render_card(
+    card: Card, config: RunConfig, model: GPT | GPTClassifier, state: TrainerState, *, kind: str = "base"
+) -> str:
+    """Return the model card as markdown, with the front matter that model hubs read."""
+    shape = model.config
+    facts = {
+        "Architecture": f"{shape.family}, {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}",
+        "Parameters": f"{model.num_params():,}",
+        "Context": f"{shape.block_size} tokens",
+        "Vocabulary": f"{shape.vocab_size} tokens",
+        "Steps": f"{state.step:,} of {config.steps:,}" + describe_choice(config, state),
+        "Tokens read": f"{state.num_tokens:,}",
+        "Training time": f"{state.seconds:.0f} s",
+    }
+    sections = [
+        f"---\nlibrary_name: transformers\npipeline_tag: {TASKS[kind]}\ntags:\n- groundup\n---",
+        f"# {config.out.name}",
+        card.summary,
+        "## Data\n\n" + card.data,
+        "## Results\n\n" + markdown_table(card.metrics) if card.metrics else "",
+        "## Recipe\n\n" + markdown_table(facts),
+        f"![Loss over the steps]({PLOT_FILE})",
+        f"## Settings\n\n```toml\n{config.to_toml()}```",
+        f"## Make it again\n\n```sh\n{card.reproduce}\n```" if card.reproduce else "",
+        card.notes,
+    ]
+    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+def describe_choice(config: RunConfig, state: TrainerState) -> str:
+    """Say which step's weights were kept."""
+    if config.keep_best and state.best_weights is not None and state.best_step != state.step:
+        return f" (kept: step {state.best_step:,}, the lowest validation loss)"
+    return ""
+
+
+def markdown_table(rows: Mapping[str, float | int | str]) -> str:
+    """Return a table of two columns."""
+    lines = [
+        f"| {name} | {value:.4g} |" if isinstance(value, float) else f"| {name} | {value} |"
+        for name, value in rows.items()
+    ]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def plot_loss(log: MetricsLog) -> bytes:
+    """Draw training and validation loss over the steps, as PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    steps, losses = log.series("train", "loss")
+    axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=0.8, label="training")
+    steps, losses = log.series("valid", "loss")
+    if steps:
+        axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, label="validation")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per target)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def repeat_command(verb: str, out: Path) -> str:
+    """Return the command that repeats a run from the settings in its checkpoint."""
+    return f"groundup {verb} --config {out}/{SETTINGS_FILE} --overwrite"

@@ -1,0 +1,236 @@
+"""What a training run can be told: frozen configs whose field strings are also the help text.
+
+Free of torch, so that `groundup VERB --help` is quick. Nothing here opens a file or knows how training works.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+
+from model.config import Family, GPTConfig
+
+
+class ModelShape(BaseModel):
+    """Sizes of a model trained from scratch; the tokenizer brings the vocabulary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    family: Family = "llama"
+    """`gpt2` (LayerNorm, learned positions, GELU) or `llama` (RMSNorm, rotary positions, SwiGLU)."""
+    block_size: PositiveInt = 128
+    """Context length in tokens."""
+    n_layer: PositiveInt = 4
+    """Transformer layers."""
+    n_head: PositiveInt = 4
+    """Attention heads."""
+    n_kv_head: PositiveInt | None = None
+    """Key and value heads; left out: as many as `n_head`."""
+    n_embd: PositiveInt = 128
+    """Width of the hidden states."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of activations zeroed while training."""
+
+    def build(self, vocab_size: int) -> GPTConfig:
+        """Return the model config of this shape for a vocabulary."""
+        return GPTConfig(vocab_size=vocab_size, **self.model_dump())
+
+
+class OptimConfig(BaseModel):
+    """How weights move."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Literal["muon", "adamw"] = "muon"
+    """`muon` moves the blocks' matrices by Muon and the rest by AdamW; `adamw` moves everything by AdamW."""
+    lr: float = Field(3e-3, gt=0)
+    """Peak learning rate. Muon's updates are scaled to AdamW's size, so that one number serves both."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled decay of matrices; norms and biases are spared."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the mean gradient."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """AdamW's decay of the mean squared gradient."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's momentum."""
+    grad_clip: float = Field(1.0, gt=0)
+    """Largest norm of the whole gradient; a larger one is scaled down to it."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the rate rises from zero."""
+    final_lr: float = Field(0.05, ge=0, le=1)
+    """Rate of the last step as a share of the peak."""
+
+
+class RunConfig(BaseSettings):
+    """What every training run needs, whatever it trains."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="GROUNDUP_TRAIN_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+    )
+
+    out: Path
+    """Directory to write the checkpoint to."""
+    overwrite: bool = False
+    """Replace a checkpoint that is already there."""
+    steps: PositiveInt = 1000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 16
+    """Rows of one optimizer step."""
+    micro_batch_size: PositiveInt | None = None
+    """Rows of one forward and backward pass; less than the batch size saves memory, never changes the result."""
+    eval_interval: PositiveInt = 100
+    """Steps between two looks at the validation data; the last step always has one."""
+    keep_best: bool = True
+    """Save the weights of the lowest validation loss instead of the last ones."""
+    seed: int = Field(123, ge=0)
+    """Fixes initial weights, data order and dropout."""
+    optim: OptimConfig = OptimConfig()
+    """The optimizer."""
+    device: str = "auto"
+    """`auto` takes a GPU if there is one; else `cpu`, `cuda`, `cuda:1`, ..."""
+    num_threads: PositiveInt | None = None
+    """CPU threads of the tensor library; left out: its own choice."""
+
+    def to_toml(self) -> str:
+        """Write the resolved settings as TOML; what is absent (None) is left out."""
+        return render_toml(self.model_dump(mode="json", exclude_none=True))
+
+
+class PretrainConfig(RunConfig):
+    """Teach a model to continue text."""
+
+    data: Path
+    """A text file, a folder of `.txt` files, or a folder of token shards written by an earlier preparation."""
+    steps: PositiveInt = 2000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 16
+    """Windows of one optimizer step."""
+    tokenizer: Path | None = None
+    """Directory whose `tokenizer.json` to use; left out: a vocabulary is trained on the training text."""
+    vocab_size: int = Field(1024, ge=262)
+    """Size of the vocabulary to train: 256 bytes, the special tokens, and merges."""
+    valid_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the text, at its end, that is held out."""
+    stride: PositiveInt | None = None
+    """Tokens between the starts of neighbouring windows; left out: an eighth of the context."""
+    model: ModelShape = ModelShape()
+    """The model."""
+
+
+class ClassifyConfig(RunConfig):
+    """Teach a model to label texts."""
+
+    data: Path
+    """Labelled texts: `.csv`, `.tsv`, `.jsonl`, or lines of label TAB text."""
+    text_column: str | None = None
+    """Column of the texts; left out: found by its usual names."""
+    label_column: str | None = None
+    """Column of the labels; left out: found by its usual names."""
+    base: Path | None = None
+    """Checkpoint to start from, with its tokenizer; left out: from scratch."""
+    vocab_size: int = Field(512, ge=262)
+    """Without a base: size of the vocabulary to train on the training texts."""
+    balance: bool = False
+    """Drop texts of the larger classes until all are as large as the smallest."""
+    deduplicate: bool = True
+    """Drop texts that repeat an earlier one, so that none sits on both sides of a split."""
+    valid_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of each class held out to choose the weights by."""
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share of each class held out to report on."""
+    split_seed: int = Field(123, ge=0)
+    """Fixes what is dropped and how the rest is split, apart from `seed`."""
+    warmup_lm_steps: int = Field(0, ge=0)
+    """Without a base: steps of next-token training on the training texts before the classes are learned."""
+    max_length: PositiveInt | None = None
+    """Longest text in tokens; longer ones are cut and counted. Left out: the context length."""
+    steps: PositiveInt = 400
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """Texts of one optimizer step."""
+    eval_interval: PositiveInt = 25
+    """Steps between two looks at the validation data; the last step always has one."""
+    model: ModelShape = ModelShape(block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
+    """The model, when it starts from scratch."""
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("--valid-fraction and --test-fraction must leave something to train on")
+        return self
+
+
+class InstructConfig(RunConfig):
+    """Teach a base model to answer."""
+
+    data: Path
+    """Conversations: `.json` or `.jsonl` of instruction/input/output, or of `messages` with role and content."""
+    base: Path
+    """Checkpoint to start from, with its tokenizer."""
+    valid_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the conversations held out."""
+    steps: PositiveInt = 1000
+    """Optimizer steps."""
+    batch_size: PositiveInt = 32
+    """Conversations of one optimizer step."""
+    optim: OptimConfig = OptimConfig(lr=2e-3)
+    """The optimizer."""
+
+
+class DemoConfig(BaseSettings):
+    """Train the three demo models - base, assistant, spam classifier - from generated data."""
+
+    model_config = RunConfig.model_config
+
+    full: bool = False
+    """Train the better models, for up to an hour, instead of the quick ones in under five minutes."""
+    out: Path = Path("runs/demo")
+    """Directory that receives the three checkpoints."""
+    overwrite: bool = False
+    """Replace checkpoints that are already there."""
+    seed: int = Field(123, ge=0)
+    """Fixes data, initial weights and order."""
+    num_threads: PositiveInt | None = None
+    """CPU threads of the tensor library; left out: its own choice."""
+
+
+class EvaluateConfig(BaseSettings):
+    """Measure a checkpoint on a file."""
+
+    model_config = RunConfig.model_config
+
+    checkpoint: CliPositionalArg[Path]
+    """Checkpoint directory. Its kind decides what is measured: text, labelled texts or conversations."""
+    data: Path
+    """Text file for a base model, labelled texts for a classifier, conversations for an assistant."""
+    text_column: str | None = None
+    """Classifier: column of the texts; left out: found by its usual names."""
+    label_column: str | None = None
+    """Classifier: column of the labels; left out: found by its usual names."""
+    batch_size: PositiveInt = 32
+    """Rows evaluated together."""
+    limit: PositiveInt | None = None
+    """Look at the first so many examples only."""
+    max_tokens: PositiveInt = 64
+    """Assistant: longest answer."""
+    device: str = "auto"
+    """`auto` takes a GPU if there is one; else `cpu`, `cuda`, ..."""
+
+
+def render_toml(values: dict[str, Any]) -> str:
+    """Write one level of values and one level of tables; JSON's scalars and lists are valid TOML."""
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"

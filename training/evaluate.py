@@ -1,0 +1,155 @@
+"""Measure a model on held-out data: text, labels or answers.
+
+The numbers are plain dictionaries; which data is fair to test on is the caller's business.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Collection, Sequence
+
+import torch
+
+from model.chat import ChatTemplate
+from model.checkpoint import load_classifier, load_gpt
+from model.classifier import GPTClassifier
+from model.directory import Checkpoint, read_checkpoint
+from model.gpt import GPT
+from model.tokenizer import Tokenizer
+from training.config import EvaluateConfig
+from training.data.classification import TextBatches, read_examples
+from training.data.instruction import Conversation, ConversationBatches, read_conversations
+from training.data.prepare import encode_documents, read_documents
+from training.data.tokens import Ids, covering_batches
+from training.decode import greedy_answers
+from training.loss import Batch, next_token_loss
+from training.trainer import Totals, pick_device
+
+Metrics = dict[str, float]
+
+
+def run(config: EvaluateConfig) -> None:
+    """Measure a checkpoint on a file and print the result as JSON.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        DataError: the data cannot be used with it.
+    """
+    checkpoint = read_checkpoint(config.checkpoint)
+    tokenizer = Tokenizer.from_directory(checkpoint.path)
+    measure = {"base": measure_text, "chat": measure_answers, "classifier": measure_labels}[checkpoint.kind]
+    metrics = measure(config, checkpoint, tokenizer)
+    sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+
+
+def measure_text(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
+    """Score a text file with a base model."""
+    documents = read_documents(config.data)[: config.limit]
+    model = load_gpt(checkpoint.path, device=pick_device(config.device))
+    return text_metrics(model, documents, tokenizer, batch_size=config.batch_size)
+
+
+def measure_labels(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
+    """Score a file of labelled texts with a classifier."""
+    examples = read_examples(config.data, config.text_column, config.label_column)[: config.limit]
+    texts = TextBatches(examples, checkpoint.labels, tokenizer, max_length=checkpoint.config.block_size)
+    model = load_classifier(checkpoint.path, device=pick_device(config.device))
+    return label_metrics(predict(model, texts.in_order(config.batch_size)), texts.labels, len(checkpoint.labels))
+
+
+def measure_answers(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
+    """Score a file of conversations with an assistant."""
+    conversations = read_conversations(config.data)[: config.limit]
+    template = ChatTemplate.from_directory(checkpoint.path, tokenizer)
+    model = load_gpt(checkpoint.path, device=pick_device(config.device))
+    batches = ConversationBatches(conversations, template, tokenizer, block_size=model.config.block_size)
+    answers = answer(
+        model, conversations, template, tokenizer, end_ids=checkpoint.eos_token_ids, max_tokens=config.max_tokens
+    )
+    wanted = [messages[-1]["content"] for messages in conversations]
+    return {**loss_metrics(model, batches.in_order(config.batch_size)), "exact_match": exact_match(answers, wanted)}
+
+
+@torch.inference_mode()
+def loss_metrics(model: GPT, batches: Sequence[Batch]) -> Metrics:
+    """Return loss in nats, perplexity, and how often the most likely token is right."""
+    model.eval()
+    device = model.wte.weight.device
+    totals = Totals()
+    for batch in batches:
+        totals.add(next_token_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}))
+    means = totals.means()
+    return {**means, "perplexity": math.exp(means["loss"]), "num_targets": totals.count}
+
+
+def text_metrics(model: GPT, documents: Sequence[str], tokenizer: Tokenizer, *, batch_size: int = 32) -> Metrics:
+    """Score some documents; see `token_metrics`."""
+    ids = encode_documents(documents, tokenizer)
+    num_bytes = sum(len(text.encode()) for text in documents)
+    return token_metrics(model, ids, eos_id=tokenizer.eos_id, num_bytes=num_bytes, batch_size=batch_size)
+
+
+def token_metrics(model: GPT, ids: Ids, *, eos_id: int, num_bytes: int, batch_size: int = 32) -> Metrics:
+    """Score every token of a text, end tokens included, each seen with at least half a context before it.
+
+    The text stands behind an end token, so that its first token is predicted too. Bits per byte count the UTF-8
+    bytes of the text (`num_bytes`), so models with different vocabularies compare.
+    """
+    block_size = model.config.block_size
+    batches = covering_batches(
+        [eos_id, *ids.tolist()], block_size=block_size, batch_size=batch_size, stride=max(1, block_size // 2)
+    )
+    metrics = loss_metrics(model, batches)
+    bits = metrics["loss"] * metrics["num_targets"] / math.log(2)
+    return {**metrics, "bits_per_byte": bits / num_bytes, "num_bytes": num_bytes}
+
+
+@torch.inference_mode()
+def predict(model: GPTClassifier, batches: Sequence[Batch]) -> list[int]:
+    """Return the most likely label of each text, by index."""
+    model.eval()
+    device = model.score.weight.device
+    found: list[int] = []
+    for batch in batches:
+        logits = model(batch["idx"].to(device), batch["lengths"].to(device))
+        found += logits.argmax(-1).tolist()
+    return found
+
+
+def label_metrics(predicted: Sequence[int], actual: Sequence[int], num_labels: int) -> Metrics:
+    """Return accuracy and macro F1 (the mean of the classes' F1; a class nobody named counts 0)."""
+    pairs = list(zip(predicted, actual, strict=True))
+    scores = []
+    for label in range(num_labels):
+        hits = sum(p == a == label for p, a in pairs)
+        mentions = sum(p == label for p, _ in pairs) + sum(a == label for _, a in pairs)
+        scores.append(2 * hits / mentions if mentions else 0.0)
+    accuracy = sum(p == a for p, a in pairs) / len(pairs)
+    return {"accuracy": accuracy, "macro_f1": sum(scores) / num_labels, "num_texts": len(pairs)}
+
+
+def answer(
+    model: GPT,
+    conversations: Sequence[Conversation],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    end_ids: Collection[int],
+    max_tokens: int = 64,
+) -> list[str]:
+    """Answer each conversation's last question greedily; the answer it ends with is not shown to the model.
+
+    An answer that does not come to its end is marked with a trailing U+2026, so that it matches nothing by chance.
+    """
+    prompts = [template.encode(messages[:-1]) for messages in conversations]
+    found = greedy_answers(model, prompts, end_ids=end_ids, max_tokens=max_tokens)
+    texts = []
+    for ids in found:
+        has_ended = bool(ids) and ids[-1] in end_ids
+        texts.append(tokenizer.decode(ids, skip_special=True) + ("" if has_ended else "\u2026"))
+    return texts
+
+
+def exact_match(answers: Sequence[str], wanted: Sequence[str]) -> float:
+    """Return the share of answers that equal the wanted text, white space at the ends aside."""
+    return sum(a.strip() == w.strip() for a, w in zip(answers, wanted, strict=True)) / len(answers)
