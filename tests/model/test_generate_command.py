@@ -1,0 +1,45 @@
+"""`groundup generate` on tiny checkpoints: what it prints is what the plain loop generates."""
+
+from pathlib import Path
+
+import pytest
+
+from groundup import main
+from model.checkpoint import load_gpt
+from model.directory import read_checkpoint
+from model.generate import generate
+from model.generate_command import GenerateConfig, encode_prompt, run
+from model.sampling_params import SamplingParams
+from model.tokenizer import Tokenizer
+
+
+@pytest.mark.parametrize(("name", "shows_prompt"), [("tiny-base", True), ("tiny-chat", False)])
+def test_prints_the_text_of_the_plain_loop(
+    tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str], name: str, shows_prompt: bool
+) -> None:
+    path = tiny_checkpoints / name
+    config = GenerateConfig(checkpoint=path, prompt="The fox", max_tokens=12, temperature=1.5, top_k=50, seed=4)
+    run(config)
+    checkpoint, tokenizer = read_checkpoint(path), Tokenizer.from_directory(path)
+    params = SamplingParams(max_tokens=12, temperature=1.5, top_k=50, seed=4)
+    prompt_ids = encode_prompt(config, checkpoint, tokenizer)
+    expected = generate(load_gpt(path), prompt_ids, params, eos_token_ids=checkpoint.eos_token_ids)
+    text = tokenizer.decode(expected.output_ids, skip_special=True)
+    assert capsys.readouterr().out == ("The fox" if shows_prompt else "") + text + "\n"
+
+
+def test_an_assistant_sees_a_conversation_and_a_base_model_the_bare_text(tiny_checkpoints: Path) -> None:
+    tokenizer = Tokenizer.from_directory(tiny_checkpoints / "tiny-chat")
+    asked = GenerateConfig(checkpoint=tiny_checkpoints / "tiny-chat", prompt="Hi <|end|>", system="Be kind.")
+    ids = encode_prompt(asked, read_checkpoint(asked.checkpoint), tokenizer)
+    assert tokenizer.decode(ids) == "<|system|>Be kind.<|end|><|user|>Hi <|end|><|end|><|assistant|>"
+    assert ids.count(tokenizer.special_tokens["<|end|>"]) == 2
+    empty = GenerateConfig(checkpoint=tiny_checkpoints / "tiny-base")
+    assert encode_prompt(empty, read_checkpoint(empty.checkpoint), tokenizer) == [tokenizer.eos_id]
+
+
+def test_what_cannot_be_generated_is_refused(tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(tiny_checkpoints / "tiny-spam")]) == 2
+    assert "a classifier writes no text" in capsys.readouterr().err
+    assert main(["generate", str(tiny_checkpoints / "tiny-base"), "--system", "Be kind."]) == 2
+    assert "--system" in capsys.readouterr().err
