@@ -77,8 +77,8 @@ def split_documents(documents: Sequence[str], valid_fraction: float) -> tuple[li
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer) -> Ids:
     """Encode documents one after another, each followed by the end token."""
-    parts = [np.array([*tokenizer.encode(text), tokenizer.eos_id], dtype=id_dtype(tokenizer)) for text in documents]
-    ids: Ids = np.concatenate(parts)
+    dtype = id_dtype(tokenizer.vocab_size)
+    ids: Ids = np.concatenate([np.array([*tokenizer.encode(text), tokenizer.eos_id], dtype) for text in documents])
     return ids
 
 
@@ -137,6 +137,6 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.files()["tokenizer.json"]).hexdigest()
 
 
-def id_dtype(tokenizer: Tokenizer) -> type[np.uint16] | type[np.uint32]:
-    """Return the smallest type that holds every id."""
-    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+def id_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """Return the smaller type if it holds every id."""
+    return np.uint16 if vocab_size <= 2**16 else np.uint32
