@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tomllib
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -169,7 +169,7 @@ def _config_file(arguments: Sequence[str]) -> Path | None:
         raise UsageError(f"--config: {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"--config: {path}: not TOML: {error}") from error
-    except Exception as error:
+    except ArgumentError as error:
         raise UsageError("--config: expected one argument") from error
     return path
 
