@@ -129,6 +129,14 @@ class Bus(MessageTransport):  # type: ignore[misc]  # LitServe carries no types
         for consumer in range(len(self._addresses)):
             self.send(message, consumer)
 
+    def close(self, **_: object) -> None:
+        """Close this process' sockets; what is still under way is lost."""
+        for key in [key for key in self._outgoing if key[0] == os.getpid()]:
+            self._outgoing.pop(key).close(linger=0)
+        if self._incoming is not None:
+            self._incoming.context.destroy(linger=0)
+            self._incoming = None
+
     async def areceive(self, consumer_id: int = 0, timeout: int | None = None) -> Any:
         """Deliver messages to the inbox for ever. LitServe runs this as a task in each HTTP process."""
         assert self._inbox is not None
