@@ -1,0 +1,79 @@
+"""A request body, from the socket to a Python object: bounded, strictly JSON, always an object.
+
+Stricter than `json.loads`: no NaN, no number that overflows a float, no lone surrogates, UTF-8 only. It does not know
+what the fields mean.
+"""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from starlette.types import Receive
+
+from service.web.errors import BodyTooLarge, ClientGone, MalformedJson
+
+_MAX_EXACT_DIGITS = 308
+"""Integers with fewer digits than this always fit into a float."""
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes:
+    """Collect the body of a request.
+
+    Raises:
+        BodyTooLarge: it has more than `max_bytes`; the rest is left unread.
+        ClientGone: the client left in the middle of it.
+    """
+    chunks: list[bytes] = []
+    size_bytes = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        MalformedJson: whatever is wrong with it.
+    """
+    try:
+        value = json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int
+        )
+        if b"\\ud" in body.lower():
+            _refuse_lone_surrogates(value)
+    except (ValueError, RecursionError):
+        raise MalformedJson from None
+    if not isinstance(value, dict):
+        raise MalformedJson
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_float(literal: str) -> float:
+    number = float(literal)
+    if not math.isfinite(number):
+        raise ValueError("number too large")
+    return number
+
+
+def _parse_int(literal: str) -> int:
+    if len(literal) > _MAX_EXACT_DIGITS:
+        raise ValueError("integer too large")
+    return int(literal)
+
+
+def _refuse_lone_surrogates(value: object) -> None:
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # UnicodeEncodeError is a ValueError

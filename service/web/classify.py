@@ -1,0 +1,142 @@
+"""POST /classify: texts in, labels with probabilities out."""
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service import metrics
+from service.host.messages import Classified, Classify
+from service.settings import ServiceSettings
+from service.web.errors import ClientGone, ContextLengthExceeded, InvalidParameter
+from service.web.frontend import Frontend
+from service.web.intake import take_in, timeout_of
+from service.web.middleware import exchange_of
+from service.web.models import ServedModel
+from service.web.prompts import FIT, encode_texts, truncate
+from service.web.protocol import ClassifyRequest
+
+
+class ClassifyRoute:
+    """The endpoint of the classifiers."""
+
+    def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
+        self._frontend = frontend
+        self._settings = settings
+
+    async def classify(self, request: Request) -> Response:
+        """Label one or several texts."""
+        choose = partial(self._frontend.models.choose, capability="classify")
+        received = await take_in(request, ClassifyRequest, choose, self._settings)
+        body, model = received.body, received.model
+        _check_top_k(body, model)
+        items = encode_items(body, model)
+        logits = await self._score(request, model, items)
+        answer = {
+            "id": "classify-" + uuid.uuid4().hex,
+            "object": "list",
+            "created": int(time.time()),
+            "model": model.id,
+            "labels": list(model.checkpoint.labels),
+            "data": [classification(index, row, model.checkpoint.labels, body) for index, row in enumerate(logits)],
+            "usage": usage_of(items),
+        }
+        return Response(msgspec.json.encode(answer), media_type="application/json", headers=received.headers)
+
+    async def _score(self, request: Request, model: ServedModel, items: Sequence[list[int]]) -> list[list[float]]:
+        """Return the logits of every item, in order."""
+        started_s = time.monotonic()
+        deadline_s = started_s + timeout_of(request, self._settings)
+        messages = [
+            Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
+        ]
+        scored: dict[str, list[float]] = {}
+        outcome = "error"
+        try:
+            with self._frontend.call(model.worker, messages) as call:
+                async with call.watching(request.receive):
+                    while len(scored) < len(messages):
+                        for event in await call.receive():
+                            if isinstance(event, Classified):
+                                scored[event.uid] = event.logits
+            outcome = "stop"
+        except (ClientGone, asyncio.CancelledError):
+            outcome = "abort"
+            raise
+        finally:
+            metrics.REQUEST_SUCCESS.labels(model.id, metrics.ENGINE, outcome).inc()
+            metrics.E2E.observe(model.id, time.monotonic() - started_s)
+            exchange_of(request.scope).facts["items"] = len(items)
+        return [scored[message.uid] for message in messages]
+
+
+def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
+    """Encode the texts, as plain text, and cut them if the request allows it.
+
+    Raises:
+        InvalidParameter: an item is empty, or has a token id outside the vocabulary.
+        ContextLengthExceeded: an item is too long.
+    """
+    texts, param = (body.input, "input") if body.input is not None else (body.inputs or (), "inputs")
+    items = encode_texts(texts, model, param, parse_special=False, empty_token=None)
+    for i, token_ids in enumerate(items):
+        if not token_ids:
+            place = f"{param}[{i}]" if len(items) > 1 else param
+            raise InvalidParameter("invalid_value", place, f"Invalid '{place}': there is no text to classify.")
+    limit = body.truncate_prompt_tokens
+    if limit is not None and limit != FIT:
+        items = [truncate(token_ids, limit, body.truncation_side) for token_ids in items]
+    if body.truncate or limit == FIT:
+        items = [truncate(token_ids, model.context, body.truncation_side) for token_ids in items]
+    for token_ids in items:
+        if len(token_ids) > model.context:
+            raise ContextLengthExceeded.of_input(model.context, len(token_ids))
+    return items
+
+
+def classification(index: int, logits: Sequence[float], labels: Sequence[str], body: ClassifyRequest) -> dict[str, Any]:
+    """Return one entry of `data`. Labels with equal logits rank in index order."""
+    probs = _softmax(logits)
+    is_raw = body.raw_scores or not body.use_activation
+    scores = logits if is_raw else probs
+    ranking = sorted(range(len(labels)), key=lambda i: (-logits[i], i))
+    ranked = [{"label": labels[i], "label_index": i, "score": scores[i]} for i in ranking[: body.top_k]]
+    entry: dict[str, Any] = {
+        "object": "classification",
+        "index": index,
+        **ranked[0],
+        "probs": probs,
+        "num_classes": len(labels),
+        "scores": ranked,
+    }
+    return entry | ({"logits": list(logits)} if is_raw else {})
+
+
+def usage_of(items: Sequence[Sequence[int]]) -> Mapping[str, int]:
+    """Count the tokens that were read; none are generated."""
+    num_tokens = sum(len(token_ids) for token_ids in items)
+    return {"prompt_tokens": num_tokens, "total_tokens": num_tokens, "completion_tokens": 0}
+
+
+def _check_top_k(body: ClassifyRequest, model: ServedModel) -> None:
+    num_classes = len(model.checkpoint.labels)
+    if body.top_k is not None and body.top_k > num_classes:
+        message = (
+            f"Invalid 'top_k': integer above maximum value. Expected a value <= {num_classes}, "
+            f"but got {str(body.top_k)[:40]} instead."
+        )
+        raise InvalidParameter("integer_above_max_value", "top_k", message)
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    highest = max(logits)
+    weights = [math.exp(logit - highest) for logit in logits]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]

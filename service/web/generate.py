@@ -1,0 +1,95 @@
+"""POST /v1/completions and /v1/chat/completions: from a checked request to an answer, plain or streamed."""
+
+from contextlib import aclosing
+from functools import partial
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.settings import ServiceSettings
+from service.web.frontend import Frontend
+from service.web.generation import Generation, Plan, batches, plan_generation
+from service.web.intake import Received, take_in, timeout_of
+from service.web.middleware import exchange_of
+from service.web.output import Delta, Echo, fold
+from service.web.prompts import chat_prompt, completion_prompts
+from service.web.protocol import ChatRequest, CompletionRequest, GenerationRequest
+from service.web.shapes import ChatShape, CompletionShape, Envelope, Shape, plain_answer
+from service.web.streaming import ChunkWriter, EventStream
+
+
+class GenerationRoutes:
+    """The two endpoints that generate text."""
+
+    def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
+        self._frontend = frontend
+        self._settings = settings
+
+    async def completions(self, request: Request) -> Response:
+        """Continue one or several prompts."""
+        choose = partial(self._frontend.models.choose, capability="completions")
+        received = await take_in(request, CompletionRequest, choose, self._settings)
+        body, model = received.body, received.model
+        prompts = completion_prompts(body, model, self._settings)
+        echoes = [Echo.of_tokens(model.tokenizer, prompt.token_ids) if body.echo else None for prompt in prompts]
+        plan = plan_generation(body, model, prompts, echoes)
+        return await self._answer(
+            request, received, plan, CompletionShape(plan, names_ids=body.return_tokens_as_token_ids)
+        )
+
+    async def chat(self, request: Request) -> Response:
+        """Answer a conversation."""
+        choose = partial(self._frontend.models.choose, capability="chat")
+        received = await take_in(request, ChatRequest, choose, self._settings)
+        body, model = received.body, received.model
+        prompts = [chat_prompt(body, model, self._settings)]
+        echo = Echo(body.messages[-1].content or "") if body.echo else None
+        plan = plan_generation(body, model, prompts, [echo])
+        return await self._answer(request, received, plan, ChatShape(plan, names_ids=body.return_tokens_as_token_ids))
+
+    async def _answer(
+        self, request: Request, received: Received[GenerationRequest], plan: Plan, shape: Shape
+    ) -> Response:
+        generation = Generation(
+            plan,
+            consumer=self._frontend.consumer,
+            queue_timeout_s=self._settings.queue_timeout_s,
+            timeout_s=timeout_of(request, self._settings),
+        )
+        exchange_of(request.scope).describe = generation.facts
+        envelope = Envelope(plan.model.id, plan.model.fingerprint, received.body.request_id)
+        if not received.body.stream:
+            return await self._plain(request, received, generation, shape, envelope)
+        writer = ChunkWriter(
+            shape,
+            envelope,
+            usage=generation.usage,
+            includes_usage=received.body.includes_usage,
+            has_running_usage=received.body.has_running_usage,
+        )
+        return EventStream(
+            generation,
+            self._frontend,
+            writer,
+            request_id=exchange_of(request.scope).request_id,
+            keepalive_s=self._settings.sse_keepalive_s,
+            headers=received.headers,
+        )
+
+    async def _plain(
+        self,
+        request: Request,
+        received: Received[GenerationRequest],
+        generation: Generation,
+        shape: Shape,
+        envelope: Envelope,
+    ) -> Response:
+        gains: list[list[Delta]] = [[] for _ in range(generation.num_choices)]
+        async with aclosing(batches(generation, self._frontend, request.receive)) as running:
+            async for deltas in running:
+                for index, delta in deltas:
+                    gains[index].append(delta)
+        answer = plain_answer(shape, envelope, [fold(gain) for gain in gains], generation.usage())
+        headers = received.headers | {"server-timing": generation.timings.server_timing()}
+        return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)

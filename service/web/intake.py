@@ -1,0 +1,71 @@
+"""The first half of every POST: body, model, request object. The order of the checks is the API's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from starlette.requests import Request
+
+from service import metrics
+from service.settings import ServiceSettings
+from service.web.body import parse_object, read_body
+from service.web.errors import InvalidParameter
+from service.web.middleware import exchange_of
+from service.web.models import ServedModel
+from service.web.protocol import RequestBody
+from service.web.validation import ignored_params, validate
+
+BodyType = TypeVar("BodyType", bound=RequestBody)
+BodyOut = TypeVar("BodyOut", bound=RequestBody, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[BodyOut]):
+    """A valid request for a model that exists."""
+
+    body: BodyOut
+    model: ServedModel
+    ignored: tuple[str, ...]
+    """Names of fields that mean nothing to us."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that every answer to it carries."""
+        return {"x-ignored-params": ", ".join(self.ignored)} if self.ignored else {}
+
+
+async def take_in(
+    request: Request,
+    body_type: type[BodyType],
+    choose: Callable[[Mapping[str, Any]], ServedModel],
+    settings: ServiceSettings,
+) -> Received[BodyType]:
+    """Read and check a request. `choose` finds the model that the JSON object asks for.
+
+    Raises:
+        ApiError: the first thing that is wrong.
+        ClientGone: the client left before the body was complete.
+    """
+    data = parse_object(await read_body(request.receive, settings.max_body_bytes))
+    model = choose(data)
+    exchange_of(request.scope).facts["model"] = model.id
+    body = validate(body_type, data, settings)
+    ignored = ignored_params(body_type, data, strict=settings.strict_params)
+    for name in body_type.without_effect & data.keys():
+        metrics.IGNORED_PARAMS.labels(name).inc()
+    return Received(body, model, tuple(ignored))
+
+
+def timeout_of(request: Request, settings: ServiceSettings) -> float:
+    """Return how long a request may take, in seconds; a header may shorten it.
+
+    Raises:
+        InvalidParameter: the header is not a positive integer.
+    """
+    header = request.headers.get("x-request-timeout-ms")
+    if header is None:
+        return settings.request_timeout_s
+    if not (header.isascii() and header.isdigit() and len(header) <= 18 and int(header) > 0):
+        message = "Invalid header 'x-request-timeout-ms': expected a positive integer of milliseconds."
+        raise InvalidParameter("invalid_value", "x-request-timeout-ms", message)
+    return min(settings.request_timeout_s, int(header) / 1000)

@@ -1,0 +1,182 @@
+"""From what a client wrote to the token ids the model reads: encoding, truncation, and the limit of the context."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from model.chat import ChatTemplateError
+from service.settings import ServiceSettings
+from service.web.errors import ContextLengthExceeded, InvalidParameter
+from service.web.fields import TokenIds
+from service.web.models import ServedModel
+from service.web.protocol import ChatMessage, ChatRequest, CompletionRequest
+
+END_OF_TEXT = "<|endoftext|>"
+
+FIT = -1
+"""`truncate_prompt_tokens`: as many tokens as the context leaves room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model continues, and how far."""
+
+    token_ids: list[int]
+    max_tokens: int
+
+
+def completion_prompts(request: CompletionRequest, model: ServedModel, settings: ServiceSettings) -> list[Prompt]:
+    """Encode the prompts of a completions request.
+
+    Raises:
+        InvalidParameter: a token id is not in the vocabulary.
+        ContextLengthExceeded: a prompt and the tokens asked for do not fit together.
+    """
+    prompts = encode_texts(request.prompt, model, "prompt", parse_special=request.parse_special)
+    limit = request.truncate_prompt_tokens
+    if limit is not None:
+        keep = max(1, model.context - request.max_tokens) if limit == FIT else limit
+        prompts = [truncate(ids, keep, request.truncation_side) for ids in prompts]
+    return [_fit_completion(ids, request.max_tokens, model, settings) for ids in prompts]
+
+
+def chat_prompt(request: ChatRequest, model: ServedModel, settings: ServiceSettings) -> Prompt:
+    """Render and encode a conversation.
+
+    Raises:
+        InvalidParameter: the template refuses the conversation.
+        ContextLengthExceeded: the conversation, or it and the answer asked for, do not fit.
+    """
+    token_ids = _encode_chat(request, model)
+    context, max_tokens = model.context, request.token_limit
+    if len(token_ids) >= context:
+        raise ContextLengthExceeded.of_messages(context, len(token_ids))
+    if max_tokens is None or settings.max_tokens_policy == "clamp":
+        room = context - len(token_ids)
+        return Prompt(token_ids, room if max_tokens is None else min(max_tokens, room))
+    if len(token_ids) + max_tokens > context:
+        raise ContextLengthExceeded.of_messages_and_answer(context, len(token_ids), max_tokens)
+    return Prompt(token_ids, max_tokens)
+
+
+def render_chat(
+    messages: Sequence[ChatMessage],
+    model: ServedModel,
+    *,
+    opens_answer: bool,
+    continues: bool = False,
+    **kwargs: object,
+) -> list[int]:
+    """Apply the model's chat template.
+
+    Raises:
+        InvalidParameter: the template refuses the conversation.
+    """
+    assert model.template is not None
+    # Who sends these names cannot know that they are parameters of ours: unknown template variables are harmless.
+    reserved = ("messages", "add_generation_prompt", "continue_final_message")
+    variables = {name: value for name, value in kwargs.items() if name not in reserved}
+    try:
+        return model.template.encode(
+            [message.for_template() for message in messages],
+            add_generation_prompt=opens_answer,
+            continue_final_message=continues,
+            **variables,
+        )
+    except ChatTemplateError as error:
+        raise InvalidParameter("invalid_value", "messages", f"Invalid 'messages': {error}.") from None
+
+
+def encode_texts(
+    texts: Sequence[str | TokenIds],
+    model: ServedModel,
+    param: str,
+    *,
+    parse_special: bool,
+    empty_token: str | None = END_OF_TEXT,
+) -> list[list[int]]:
+    """Encode texts; check ids. An empty text becomes `empty_token`, or stays empty.
+
+    Raises:
+        InvalidParameter: a token id is not in the vocabulary.
+    """
+    encoded: list[list[int]] = []
+    for i, text in enumerate(texts):
+        if isinstance(text, str):
+            encoded.append(model.tokenizer.encode(text, parse_special=parse_special))
+        else:
+            check_token_ids(text, model, f"{param}[{i}]" if len(texts) > 1 else param)
+            encoded.append(list(text))
+        if not encoded[-1] and empty_token is not None:
+            encoded[-1] = [model.tokenizer.special_tokens.get(empty_token, model.tokenizer.eos_id)]
+    return encoded
+
+
+def check_token_ids(token_ids: Sequence[int], model: ServedModel, param: str) -> None:
+    """Refuse ids that the model has no row for.
+
+    Raises:
+        InvalidParameter: naming the id, its place and the size of the vocabulary.
+    """
+    for i, token_id in enumerate(token_ids):
+        if not 0 <= token_id < model.vocab_size:
+            message = (
+                f"Invalid '{param}[{i}]': token id {str(token_id)[:40]} is not in the vocabulary, "
+                f"which has {model.vocab_size} tokens."
+            )
+            raise InvalidParameter("invalid_token_id", f"{param}[{i}]", message)
+
+
+def truncate(token_ids: list[int], keep: int, side: Literal["left", "right"]) -> list[int]:
+    """Drop tokens from one side until `keep` are left."""
+    if len(token_ids) <= keep:
+        return token_ids
+    return token_ids[-keep:] if side == "left" else token_ids[:keep]
+
+
+def _fit_completion(token_ids: list[int], max_tokens: int, model: ServedModel, settings: ServiceSettings) -> Prompt:
+    room = model.context - len(token_ids)
+    if settings.max_tokens_policy == "clamp" and room > 0:
+        max_tokens = min(max_tokens, room)
+    if max_tokens > room:
+        raise ContextLengthExceeded.of_prompt(model.context, len(token_ids), max_tokens)
+    return Prompt(token_ids, max_tokens)
+
+
+def _encode_chat(request: ChatRequest, model: ServedModel) -> list[int]:
+    """Render; with `truncate_prompt_tokens`, leave out the oldest turns, whole, until the rest fits."""
+    messages = list(request.messages)
+    token_ids = _render_request(request, messages, model)
+    limit = request.truncate_prompt_tokens
+    if limit is None:
+        return token_ids
+    keep = model.context - (request.token_limit or 1) if limit == FIT else limit
+    while len(token_ids) > keep and (shorter := _without_oldest_turn(messages)):
+        messages = shorter
+        token_ids = _render_request(request, messages, model)
+    if limit != FIT and len(token_ids) > keep:
+        raise ContextLengthExceeded.of_messages(keep, len(token_ids))
+    return token_ids
+
+
+def _render_request(request: ChatRequest, messages: Sequence[ChatMessage], model: ServedModel) -> list[int]:
+    return render_chat(
+        messages,
+        model,
+        opens_answer=request.opens_answer,
+        continues=request.continue_final_message,
+        **request.chat_template_kwargs,
+    )
+
+
+def _without_oldest_turn(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """Drop the first question with its answers, never the system's nor the last message; empty when none is left."""
+    droppable = [i for i, message in enumerate(messages[:-1]) if message.role not in ("system", "developer")]
+    if not droppable:
+        return []
+    turn = [droppable[0]]
+    for i in droppable[1:]:
+        if messages[i].role == "user":
+            break
+        turn.append(i)
+    return [message for i, message in enumerate(messages) if i not in turn]

@@ -1,0 +1,129 @@
+"""Which path leads where, and what surrounds every route. `install` puts it all on LitServe's app."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPMethod
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service import metrics
+from service.settings import ServiceSettings
+from service.web.classify import ClassifyRoute
+from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
+from service.web.frontend import Frontend
+from service.web.generate import GenerationRoutes
+from service.web.middleware import Exchanges, Guard, error_response
+from service.web.tokenization import TokenizerRoutes
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+ALIASES: Mapping[str, str] = {
+    "/v1/chat": "/v1/chat/completions",
+    "/v1/classify": "/classify",
+    "/v1/health": "/health",
+}
+"""Second paths of one handler; logs and metrics know the first one only."""
+
+_HEALTH_PATHS = frozenset({"/health", "/v1/health", "/livez", "/readyz"})
+
+
+def install(app: FastAPI, frontend: Frontend, settings: ServiceSettings) -> None:
+    """Make `app` ours: routes, error answers and middleware. Whatever routes it had are gone."""
+    routes = _routes(frontend, settings)
+    app.router.routes[:] = routes
+    app.router.redirect_slashes = False
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    public = _HEALTH_PATHS if settings.metrics_require_key else _HEALTH_PATHS | {"/metrics"}
+    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, key_hashes=settings.api_key_hashes, public=public)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after", "x-ratelimit-*"],
+        )
+    names = {route.path: ALIASES.get(route.path, route.path) for route in routes}
+    app.add_middleware(Exchanges, handlers=names)
+
+
+def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
+    generation = GenerationRoutes(frontend, settings)
+    tokenizer = TokenizerRoutes(frontend, settings)
+    posts: dict[str, Handler] = {
+        "/v1/completions": generation.completions,
+        "/v1/chat/completions": generation.chat,
+        "/classify": ClassifyRoute(frontend, settings).classify,
+        "/tokenize": tokenizer.tokenize,
+        "/detokenize": tokenizer.detokenize,
+    }
+    gets: dict[str, Handler] = {
+        "/tokenizer_info": tokenizer.info,
+        "/v1/models": _Models(frontend).list,
+        "/v1/models/{id:path}": _Models(frontend).get,
+        "/health": _Health(frontend).ready,
+        "/readyz": _Health(frontend).ready,
+        "/livez": _Health(frontend).live,
+        "/metrics": _metrics,
+    }
+    for alias, path in ALIASES.items():
+        table = posts if path in posts else gets
+        table[alias] = table[path]
+    return [Route(path, handler, methods=["POST"]) for path, handler in posts.items()] + [
+        Route(path, handler, methods=["GET"]) for path, handler in gets.items()
+    ]
+
+
+class _Models:
+    def __init__(self, frontend: Frontend) -> None:
+        self._models = frontend.models
+
+    async def list(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [model.card() for model in self._models]})
+
+    async def get(self, request: Request) -> Response:
+        return JSONResponse(self._models.get(request.path_params["id"]).card())
+
+
+class _Health:
+    """Answered from memory, so that a probe never waits for the engine."""
+
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
+
+    async def ready(self, _: Request) -> Response:
+        status = self._frontend.status()
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
+
+    async def live(self, _: Request) -> Response:
+        """Only a stalled engine needs a restart; loading and draining do not."""
+        is_stalled = self._frontend.is_stalled
+        return JSONResponse({"status": "engine_stalled" if is_stalled else "ok"}, 503 if is_stalled else 200)
+
+
+async def _metrics(request: Request) -> Response:
+    page, content_type = metrics.render(request.headers.get("accept"))
+    return Response(page, headers={"content-type": content_type})
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error, request.scope)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """The router itself knows two errors: no such path, and no such method on it."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    answer: ApiError = InternalError()
+    if error.status_code == 404:
+        answer = UnknownUrl(method, path)
+    elif error.status_code == 405:
+        allowed = [name.strip() for name in (error.headers or {}).get("Allow", "").split(",")]
+        answer = MethodNotSupported(method, path, sorted(name for name in allowed if name in set(HTTPMethod)))
+    return error_response(answer, request.scope)

@@ -1,0 +1,167 @@
+"""Server-sent events: the frames of a stream, their order, the keep-alive and the end.
+
+Headers go out with the first event from the worker, so a request that is refused or fails before that still gets its
+real status. After the headers a failure is an event of its own.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.web.errors import ApiError, ClientGone, InternalError
+from service.web.frontend import Frontend
+from service.web.generation import Generation, IndexedDelta, batches
+from service.web.output import Delta
+from service.web.shapes import Envelope, Shape
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+_encode = msgspec.json.Encoder().encode
+_MARK = "\x00"
+
+
+class ChunkWriter:
+    """Chunks of one stream as bytes. What never changes is encoded once; a piece of text costs one small encoding."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        envelope: Envelope,
+        *,
+        usage: Callable[[], Mapping[str, Any]],
+        includes_usage: bool,
+        has_running_usage: bool,
+    ) -> None:
+        self._shape = shape
+        self._usage = usage
+        self._includes_usage = includes_usage
+        self._has_running_usage = has_running_usage
+        self._head = b"data: " + _encode(envelope.fields(shape, shape.chunk_object))[:-1] + b',"choices":['
+        self._around_text: dict[int, tuple[bytes, bytes]] = {}
+
+    def opening(self, num_choices: int) -> bytes:
+        """Return what a stream begins with."""
+        choices = [self._shape.opening(index) for index in range(num_choices)]
+        return b"".join(self._frame(_encode(choice)) for choice in choices if choice is not None)
+
+    def frames(self, deltas: Iterable[IndexedDelta]) -> bytes:
+        """Return the chunks of some deltas, each for one choice."""
+        return b"".join(self._delta(index, delta) for index, delta in deltas)
+
+    def closing(self) -> bytes:
+        """Return what a stream ends with."""
+        if not self._includes_usage:
+            return DONE
+        return self._head + b'],"usage":' + _encode(self._usage()) + b"}\n\n" + DONE
+
+    def _delta(self, index: int, delta: Delta) -> bytes:
+        if delta.is_plain and not self._has_running_usage:
+            return self._text(index, delta.text)
+        if delta.finish_reason is None:
+            return self._frame(_encode(self._shape.chunk(index, delta)))
+        # The reason of the end comes alone, after the last text.
+        last = Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason)
+        rest = Delta(delta.text, delta.entries, delta.token_ids, delta.prompt_token_ids)
+        chunks = [last] if not delta.text else [rest, last]
+        if not delta.text:
+            last.entries, last.token_ids, last.prompt_token_ids = rest.entries, rest.token_ids, rest.prompt_token_ids
+        return b"".join(self._frame(_encode(self._shape.chunk(index, chunk))) for chunk in chunks)
+
+    def _text(self, index: int, text: str) -> bytes:
+        if index not in self._around_text:
+            before, _, after = self._frame(_encode(self._shape.chunk(index, Delta(_MARK)))).partition(_encode(_MARK))
+            self._around_text[index] = (before, after)
+        before, after = self._around_text[index]
+        return before + _encode(text) + after
+
+    def _frame(self, choice: bytes) -> bytes:
+        return self._head + choice + b"]" + self._running_usage() + b"}\n\n"
+
+    def _running_usage(self) -> bytes:
+        if self._has_running_usage:
+            return b',"usage":' + _encode(self._usage())
+        return b',"usage":null' if self._includes_usage else b""
+
+
+class EventStream(Response):
+    """A generation as an answer of server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        generation: Generation,
+        frontend: Frontend,
+        writer: ChunkWriter,
+        *,
+        request_id: str,
+        keepalive_s: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._generation = generation
+        self._frontend = frontend
+        self._writer = writer
+        self._request_id = request_id
+        self._keepalive_s = keepalive_s or None
+        self._has_started = False
+        self._last_sent_s = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the generation and send what it says.
+
+        Raises:
+            ApiError: it was refused or failed before the first byte was sent.
+            ClientGone: the client left.
+        """
+        try:
+            await self._send_batches(receive, send)
+            last = self._writer.closing()
+        except ClientGone:
+            raise
+        except Exception as error:
+            if not self._has_started:
+                raise
+            if not isinstance(error, ApiError):
+                logger.exception("stream of request %s broke", self._request_id)
+            last = self._failure(error if isinstance(error, ApiError) else InternalError())
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_batches(self, receive: Receive, send: Send) -> None:
+        running = batches(self._generation, self._frontend, receive, silence_s=self._keepalive_s)
+        async with aclosing(running):
+            async for deltas in running:
+                frames = self._writer.frames(deltas)
+                if not self._generation.is_admitted:
+                    continue
+                if not self._has_started:
+                    await self._start(send)
+                    frames = self._writer.opening(self._generation.num_choices) + frames
+                elif not frames and self._is_silent():
+                    frames = KEEP_ALIVE
+                if frames:
+                    await self._send(frames, send)
+
+    async def _start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._has_started = True
+
+    async def _send(self, frames: bytes, send: Send) -> None:
+        await send({"type": "http.response.body", "body": frames, "more_body": True})
+        self._last_sent_s = time.monotonic()
+
+    def _is_silent(self) -> bool:
+        return self._keepalive_s is not None and time.monotonic() - self._last_sent_s >= self._keepalive_s
+
+    def _failure(self, error: ApiError) -> bytes:
+        return b"data: " + _encode(error.body(self._request_id)) + b"\n\n" + DONE
