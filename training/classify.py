@@ -27,6 +27,7 @@ from training.data.prepare import encode_documents
 from training.data.tokens import TokenWindows
 from training.evaluate import Metrics, label_metrics, predict
 from training.loss import label_loss, next_token_loss
+from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
 from training.tracking import MetricsLog
 from training.trainer import Trainer, TrainerState, set_up_torch
@@ -44,6 +45,7 @@ def run(config: ClassifyConfig) -> None:
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
+    show_messages()
     with run_folder(config.out, overwrite=config.overwrite) as folder:
         split = load_split(config)
         set_up_torch(config)
@@ -60,7 +62,8 @@ def run(config: ClassifyConfig) -> None:
             reproduce=repeat_command("classify", config.out),
         )
         save_run(config, model, tokenizer, card, log, state, labels=labels)
-        logger.info("test accuracy: %s", ", ".join(f"{name} {value:.2%}" for name, value in metrics.items()))
+        results = ", ".join(f"{name} {value:.2%}" for name, value in metrics.items())
+        logger.info("wrote %s: test accuracy of %s", config.out, results)
 
 
 def load_split(config: ClassifyConfig) -> Split:

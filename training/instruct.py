@@ -19,6 +19,7 @@ from training.data.instruction import Conversation, ConversationBatches, read_co
 from training.data.tokens import DataError
 from training.evaluate import Metrics, answer, exact_match, loss_metrics
 from training.loss import next_token_loss
+from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
 from training.tracking import MetricsLog
 from training.trainer import Trainer, TrainerState, set_up_torch
@@ -35,6 +36,7 @@ def run(config: InstructConfig) -> None:
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
+    show_messages()
     with run_folder(config.out, overwrite=config.overwrite) as folder:
         set_up_torch(config)
         train, valid = split_conversations(read_conversations(config.data), config.valid_fraction, config.seed)
@@ -45,7 +47,7 @@ def run(config: InstructConfig) -> None:
         metrics = held_out_metrics(model, valid, template, tokenizer)
         card = describe(config, len(train), len(valid), metrics)
         save_run(config, model, tokenizer, card, log, state, chat_template=template.source)
-        logger.info("%s: exact match %.1f%% on held-out conversations", config.out, 100 * metrics["exact_match"])
+        logger.info("wrote %s: %.1f%% of held-out answers exactly right", config.out, 100 * metrics["exact_match"])
 
 
 def chat_tools(config: InstructConfig) -> tuple[Tokenizer, ChatTemplate]:

@@ -15,6 +15,7 @@ from training.data.prepare import Corpus, is_corpus, open_corpus, read_documents
 from training.data.tokens import Ids, TokenWindows, covering_batches
 from training.evaluate import Metrics, token_metrics
 from training.loss import next_token_loss
+from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
 from training.tracking import MetricsLog
 from training.trainer import Trainer, TrainerState, set_up_torch
@@ -31,6 +32,7 @@ def run(config: PretrainConfig) -> None:
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
+    show_messages()
     with run_folder(config.out, overwrite=config.overwrite) as folder:
         set_up_torch(config)
         corpus, tokenizer = load_corpus(config, folder / "tokens")
@@ -40,7 +42,7 @@ def run(config: PretrainConfig) -> None:
             state = pretrain(model, corpus.train, corpus.valid, config, log=log)
         metrics = token_metrics(model, corpus.valid, eos_id=tokenizer.eos_id, num_bytes=corpus.valid_bytes)
         save_run(config, model, tokenizer, describe(config, corpus, metrics), log, state)
-        logger.info("%s: %.3f bits per byte on held-out text", config.out, metrics["bits_per_byte"])
+        logger.info("wrote %s: %.3f bits per byte on held-out text", config.out, metrics["bits_per_byte"])
 
 
 def load_corpus(config: PretrainConfig, folder: Path) -> tuple[Corpus, Tokenizer]:

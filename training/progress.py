@@ -1,5 +1,6 @@
-"""The line a person watches: loss, validation loss, tokens per second, time left."""
+"""What a person at the terminal sees: messages, and a line with loss, validation loss, speed and time left."""
 
+import logging
 import sys
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,12 @@ from tqdm import tqdm
 
 SMOOTHING = 0.95
 """Weight of the past in the loss shown; single steps are too noisy to read."""
+
+
+def show_messages() -> None:
+    """Let what the recipes report appear on standard error."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
 
 
 class Progress:

@@ -3,22 +3,25 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 Record = dict[str, Any]
 
 
 class MetricsLog:
-    """Keeps the records of a run, and appends them to a file if it is given one."""
+    """Keeps the records of a run, and writes them to a file, if it is given one, as they come."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.records: list[Record] = []
-        self._file = path.open("w", encoding="utf-8", buffering=1) if path is not None else None
+        self._path = path
+        self._file: TextIO | None = None
 
     def write(self, kind: str, step: int, **metrics: float) -> None:
         """Add one record, such as `train` or `valid`, taken after a number of steps."""
         record: Record = {"kind": kind, "step": step, **metrics}
         self.records.append(record)
+        if self._path is not None and self._file is None:
+            self._file = self._path.open("w", encoding="utf-8", buffering=1)
         if self._file is not None:
             self._file.write(json.dumps(record) + "\n")
 

@@ -23,7 +23,7 @@ from training.tracking import MetricsLog
 M = TypeVar("M", bound=nn.Module)
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(ValueError):
     """Loss or gradient became infinite or not a number; the weights are those of the step before."""
 
 

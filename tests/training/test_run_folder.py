@@ -11,16 +11,22 @@ def test_the_folder_lasts_as_long_as_the_run(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def fail(out: Path, *, has_metrics: bool) -> None:
+    with run_folder(out, overwrite=False) as folder:
+        if has_metrics:
+            (folder / METRICS_FILE).write_text("{}")
+        raise RuntimeError("the run went wrong")
+
+
 def test_metrics_of_a_failed_run_stay(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), run_folder(tmp_path / "out", overwrite=False) as folder:
-        (folder / METRICS_FILE).write_text("{}")
-        raise RuntimeError
-    assert (folder / METRICS_FILE).exists()
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "out", has_metrics=True)
+    assert (tmp_path / "out.run" / METRICS_FILE).exists()
 
 
 def test_a_run_that_fails_before_training_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), run_folder(tmp_path / "out", overwrite=False):
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "out", has_metrics=False)
     assert list(tmp_path.iterdir()) == []
 
 

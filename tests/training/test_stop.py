@@ -15,9 +15,11 @@ def test_the_first_signal_only_sets_the_flag(number: signal.Signals) -> None:
 
 
 def test_the_second_interrupt_is_an_interrupt() -> None:
-    with StopRequest(), pytest.raises(KeyboardInterrupt):
+    with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_set
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_handlers_are_put_back() -> None:

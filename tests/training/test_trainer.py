@@ -146,7 +146,9 @@ def test_evaluation_weighs_every_target_alike() -> None:
 def test_each_step_and_evaluation_is_logged() -> None:
     log = MetricsLog()
     config = make_run(steps=5, eval_interval=2)
-    Trainer(make_gpt(make_config("llama")), next_token_loss, masked_batch, config, valid=[masked_batch(9)], log=log).fit()
+    Trainer(
+        make_gpt(make_config("llama")), next_token_loss, masked_batch, config, valid=[masked_batch(9)], log=log
+    ).fit()
     assert log.series("train", "loss")[0] == [1, 2, 3, 4, 5]
     assert log.series("valid", "loss")[0] == [2, 4, 5]
     assert {"loss", "accuracy", "grad_norm", "lr"} <= log.records[0].keys()
@@ -160,7 +162,9 @@ def test_sigterm_ends_the_run_after_the_step_with_an_evaluation() -> None:
 
     log = MetricsLog()
     config = make_run(steps=50)
-    trainer = Trainer(make_gpt(make_config("llama")), next_token_loss, batches, config, valid=[masked_batch(9)], log=log)
+    trainer = Trainer(
+        make_gpt(make_config("llama")), next_token_loss, batches, config, valid=[masked_batch(9)], log=log
+    )
     before = signal.getsignal(signal.SIGTERM)
     assert trainer.fit().step == 3
     assert log.series("valid", "loss")[0] == [3]
@@ -168,5 +172,7 @@ def test_sigterm_ends_the_run_after_the_step_with_an_evaluation() -> None:
 
 
 def test_optimizer_settings_reach_the_optimizers() -> None:
-    trainer = Trainer(make_gpt(make_config("gpt2")), next_token_loss, masked_batch, make_run(optim=OptimConfig(name="adamw")))
+    trainer = Trainer(
+        make_gpt(make_config("gpt2")), next_token_loss, masked_batch, make_run(optim=OptimConfig(name="adamw"))
+    )
     assert [type(optimizer).__name__ for optimizer in trainer.optimizers] == ["AdamW"]

@@ -19,7 +19,9 @@ def test_targets_are_the_ids_one_place_later() -> None:
     assert torch.equal(batch["targets"], batch["idx"] + 1)
 
 
-@pytest.mark.parametrize(("num_tokens", "stride", "expected"), [(9, 8, 1), (16, 8, 1), (17, 8, 2), (17, 4, 3), (8 + 1, 1, 1)])
+@pytest.mark.parametrize(
+    ("num_tokens", "stride", "expected"), [(9, 8, 1), (16, 8, 1), (17, 8, 2), (17, 4, 3), (8 + 1, 1, 1)]
+)
 def test_windows_slide_as_far_as_the_text_goes(num_tokens: int, stride: int, expected: int) -> None:
     windows = TokenWindows([ids(0, num_tokens)], block_size=8, stride=stride, batch_size=1, seed=0)
     assert len(windows) == expected

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from training.config import ClassifyConfig, DemoConfig, EvaluateConfig, InstructConfig, PretrainConfig
+
+CONFIGS = [PretrainConfig, ClassifyConfig, InstructConfig, DemoConfig, EvaluateConfig]
+
+
+def test_resolved_settings_come_back_from_their_toml() -> None:
+    config = PretrainConfig.model_validate(
+        {"data": 'a "b".txt', "out": "runs/x", "model": {"n_kv_head": 2}, "optim": {"lr": 1e-4}, "stride": 7}
+    )
+    assert PretrainConfig.model_validate(tomllib.loads(config.to_toml())) == config
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_setting_is_documented(config: type[BaseSettings]) -> None:
+    for name, field in config.model_fields.items():
+        assert field.description, name
+
+
+def test_nested_settings_are_documented() -> None:
+    for part in (PretrainConfig.model_fields["model"].annotation, PretrainConfig.model_fields["optim"].annotation):
+        assert part is not None
+        assert all(field.description for field in part.model_fields.values())
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"optim": {"lr": -1}}, {"vocab_size": 100}, {"colour": "red"}])
+def test_what_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PretrainConfig.model_validate({"data": "a.txt", "out": "runs/x", **changes})
+
+
+def test_fractions_must_leave_something_to_train_on() -> None:
+    with pytest.raises(ValidationError, match="must leave something"):
+        ClassifyConfig(data=Path("a"), out=Path("b"), valid_fraction=0.5, test_fraction=0.5)
+
+
+def test_the_environment_can_set_what_a_flag_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDUP_TRAIN_STEPS", "7")
+    monkeypatch.setenv("GROUNDUP_TRAIN_OPTIM__LR", "0.5")
+    config = PretrainConfig(data=Path("a.txt"), out=Path("runs/x"))
+    assert (config.steps, config.optim.lr) == (7, 0.5)
+
+
+def test_importing_the_configs_does_not_import_torch() -> None:
+    code = "import sys, training.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

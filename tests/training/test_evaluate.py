@@ -1,0 +1,88 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.chat import DEFAULT_TEMPLATE, ChatTemplate
+from model.tokenizer import Tokenizer
+from tests.tiny import make_config, make_gpt
+from training.config import EvaluateConfig
+from training.data.instruction import conversation
+from training.data.tokens import DataError
+from training.evaluate import answer, exact_match, label_metrics, run, text_metrics
+
+
+def test_bits_per_byte_of_an_even_guess_follow_from_the_vocabulary(tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("llama"))
+    with torch.no_grad():
+        model.ln_f.weight.zero_()  # every logit is 0: each of the 384 tokens is as likely
+    text = "The quick brown fox jumps over the lazy dog. " * 9
+    metrics = text_metrics(model, [text, text], tokenizer)
+    num_tokens = 2 * (len(tokenizer.encode(text)) + 1)
+    assert metrics["num_targets"] == num_tokens
+    assert metrics["loss"] == pytest.approx(math.log(384), rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(384, rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(num_tokens * math.log2(384) / (2 * len(text)), rel=1e-5)
+
+
+def test_each_token_is_scored_as_if_alone_with_its_context(tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("gpt2", block_size=16))
+    text = "Whenever thunder rolled above those empty hills, seven children counted slowly."
+    ids = [tokenizer.eos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    nats = 0.0
+    for place in range(1, len(ids)):
+        start = 0 if place <= 16 else 8 * math.ceil((place - 16) / 8)  # windows start every half context
+        logits = model.logits(model(torch.tensor([ids[start:place]])))[0, -1].log_softmax(-1)
+        nats -= logits[ids[place]].item()
+    assert text_metrics(model, [text], tokenizer)["loss"] == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
+
+
+def test_label_metrics_equal_hand_worked_numbers() -> None:
+    metrics = label_metrics([0, 0, 1, 1], [0, 1, 1, 1], 3)
+    assert metrics["accuracy"] == 0.75
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
+
+
+def test_exact_match_forgives_white_space_at_the_ends_only() -> None:
+    assert exact_match([" geese", "geese.", "Geese", "two  mice"], ["geese", "geese", "geese", "two mice"]) == 0.25
+
+
+def test_an_answer_cut_short_never_matches(tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("llama"))
+    template = ChatTemplate(DEFAULT_TEMPLATE, tokenizer)
+    questions = [conversation("The quick?", "unused")]
+    (text,) = answer(model, questions, template, tokenizer, end_ids=[], max_tokens=3)
+    assert text.endswith("\u2026")
+    first_id = template.encode(questions[0][:-1])[0]
+    assert first_id in tokenizer.special_ids
+
+
+def test_a_base_model_is_scored_on_text(
+    tmp_path: Path, tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("The quick brown fox.")
+    run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-base", data=tmp_path / "a.txt"))
+    assert json.loads(capsys.readouterr().out)["bits_per_byte"] > 0
+
+
+def test_a_chat_model_is_scored_on_conversations(
+    tmp_path: Path, tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text('[{"instruction": "fox?", "output": "dog"}]')
+    run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-chat", data=tmp_path / "a.json", max_tokens=4))
+    assert json.loads(capsys.readouterr().out)["exact_match"] in (0, 1)
+
+
+def test_a_classifier_is_scored_on_its_labels_only(
+    tmp_path: Path, tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tiny_checkpoints / "tiny-spam"
+    labels = json.loads((checkpoint / "config.json").read_text())["label2id"]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"a {label} text,{label}\n" for label in labels))
+    run(EvaluateConfig(checkpoint=checkpoint, data=tmp_path / "a.csv"))
+    assert json.loads(capsys.readouterr().out)["num_texts"] == len(labels)
+    (tmp_path / "b.csv").write_text("text,label\nx,egg\ny,bacon\n")
+    with pytest.raises(DataError, match=r"label 'bacon' is none of the classifier's"):
+        run(EvaluateConfig(checkpoint=checkpoint, data=tmp_path / "b.csv"))

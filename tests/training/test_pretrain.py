@@ -1,0 +1,131 @@
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import groundup
+from model.checkpoint import load_gpt
+from model.directory import read_checkpoint
+from model.generate import generate
+from model.sampling_params import SamplingParams
+from model.tokenizer import Tokenizer
+from training.config import PretrainConfig
+from training.data.prepare import write_corpus
+from training.pretrain import build_model, pretrain, run
+from training.run_folder import OutputError
+from training.tracking import MetricsLog
+from training.trainer import set_up_torch
+
+TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
+LINES = [f"The fox number {i} jumps over the dog number {i + 1}.\n" for i in range(300)]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "foxes.txt"
+    path.write_text("".join(LINES))
+    return path
+
+
+def make_config(text: Path, **changes: object) -> PretrainConfig:
+    settings = {"data": text, "out": text.with_name("foxes"), "model": TINY, "steps": 20, "vocab_size": 300}
+    return PretrainConfig.model_validate({**settings, "device": "cpu", "eval_interval": 10, **changes})
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_text_becomes_a_checkpoint_that_transformers_loads(text: Path, family: str) -> None:
+    config = make_config(text, model={**TINY, "family": family})
+    run(config)
+    assert read_checkpoint(config.out).kind == "base"
+    ours, theirs = load_gpt(config.out), AutoModelForCausalLM.from_pretrained(config.out)
+    ids = torch.tensor([Tokenizer.from_directory(config.out).encode(LINES[7])])
+    assert AutoTokenizer.from_pretrained(config.out)(LINES[7])["input_ids"] == ids[0].tolist()
+    with torch.inference_mode():
+        assert torch.allclose(ours.logits(ours(ids)), theirs(ids).logits, atol=1e-4)
+    assert tomllib.loads((config.out / "run.toml").read_text())["model"]["family"] == family
+    assert "Held-out bits per byte" in (config.out / "README.md").read_text()
+    assert not config.out.with_name("foxes.run").exists()
+
+
+def test_the_command_line_does_the_same(text: Path) -> None:
+    sizes = [f"--model.{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    arguments = ["pretrain", "--data", str(text), "--out", str(text.parent / "cli"), "--steps", "2", *sizes]
+    assert groundup.main([*arguments, "--vocab-size", "300"]) == 0
+    assert (text.parent / "cli" / "model.safetensors").exists()
+
+
+def test_a_repetitive_text_is_learned(text: Path, tokenizer: Tokenizer) -> None:
+    config = make_config(text, steps=80, optim={"lr": 1e-2})
+    set_up_torch(config)
+    model = build_model(config, tokenizer)
+    ids = np.array(tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 40), dtype=np.uint16)
+    log = MetricsLog()
+    pretrain(model, [ids], ids[:200], config, log=log)
+    assert log.series("valid", "loss")[1][-1] < 0.2
+    prompt = tokenizer.encode("The quick")
+    found = generate(model, prompt, SamplingParams(max_tokens=8, temperature=0)).output_ids
+    assert tokenizer.decode(found).startswith(" brown fox")
+
+
+def test_the_same_settings_give_the_same_weights(text: Path) -> None:
+    first, second = make_config(text, steps=5), make_config(text, steps=5, out=text.with_name("again"))
+    run(first)
+    run(second)
+    weights = [(config.out / "model.safetensors").read_bytes() for config in (first, second)]
+    assert weights[0] == weights[1]
+
+
+def test_prepared_shards_give_the_same_weights_as_the_text(text: Path) -> None:
+    config = make_config(text, steps=5)
+    run(config)
+    cut = len("".join(LINES)) * 0.9
+    sizes = np.cumsum([len(line) for line in LINES])
+    num_train = int((sizes <= cut).sum())
+    tokenizer = Tokenizer.from_directory(config.out)
+    write_corpus(
+        text.with_name("shards"), ["".join(LINES[:num_train])], ["".join(LINES[num_train:]).strip("\n")], tokenizer
+    )
+    from_shards = make_config(text, steps=5, data=text.with_name("shards"), out=text.with_name("again"))
+    run(from_shards)
+    assert (config.out / "model.safetensors").read_bytes() == (from_shards.out / "model.safetensors").read_bytes()
+
+
+def test_a_taken_place_is_refused_before_the_text_is_read(text: Path) -> None:
+    config = make_config(text, data=text.with_name("no such file"))
+    config.out.mkdir()
+    with pytest.raises(OutputError, match="add --overwrite"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "the file is empty"), ("one\ntwo\n", "too few for one window of 32")]
+)
+def test_a_text_too_short_to_learn_from_is_one_line_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "short.txt").write_text(content)
+    arguments = ["--data", str(tmp_path / "short.txt"), "--out", str(tmp_path / "out"), "--model.block-size", "32"]
+    assert groundup.main(["pretrain", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
+@pytest.mark.slow
+def test_tiny_shakespeare_is_learned_better_than_letter_frequencies(data_dir: Path, tmp_path: Path) -> None:
+    """The recipe at a hundredth of its length; the full run's figures are in docs/results.md."""
+    config = make_config(
+        data_dir / "tinyshakespeare" / "input.txt",
+        out=tmp_path / "shakespeare",
+        steps=60,
+        vocab_size=512,
+        model={**TINY, "n_layer": 2, "n_embd": 64, "block_size": 64},
+    )
+    run(config)
+    card = (config.out / "README.md").read_text()
+    bits = float(card.split("| Held-out bits per byte | ")[1].split(" |")[0])
+    assert bits < 3.8  # single letters by their frequency need 4.8
