@@ -165,10 +165,12 @@ def frames(response: Any) -> Iterator[bytes]:
         yield bytes(frame)
 
 
+@events.init_command_line_parser.add_listener
 def add_results_flag(parser: LocustArgumentParser) -> None:
     parser.add_argument("--results", metavar="FILE", default="", help="write every measurement to FILE as JSON")
 
 
+@events.quitting.add_listener
 def write_results(environment: Environment, **_: Any) -> None:
     if environment.parsed_options is None or not environment.parsed_options.results:
         return
@@ -182,7 +184,3 @@ def write_results(environment: Environment, **_: Any) -> None:
         "measurements": measurements,
     }
     Path(environment.parsed_options.results).write_text(json.dumps(summary))
-
-
-events.init_command_line_parser.add_listener(add_results_flag)
-events.quitting.add_listener(write_results)
