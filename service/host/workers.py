@@ -12,7 +12,10 @@ from pathlib import Path
 from litserve import LitAPI
 
 from model.directory import Checkpoint
+from model.sampling_params import SamplingParams
 from service import metrics
+from service.engine.engine import Engine
+from service.engine.request import Request
 from service.host.classification import Classification, Score
 from service.host.generation import EngineModel, Generation
 from service.host.lifeline import die_with_parent
@@ -68,6 +71,7 @@ class GenerationWorker(Worker):
                 device=limits.device,
                 dtype=limits.dtype,
             )
+            _warm_up(engine)
             self._models[checkpoint.name] = EngineModel(engine, checkpoint.eos_token_ids)
             metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
 
@@ -88,7 +92,9 @@ class ClassifyWorker(Worker):
         _limit_threads(self._settings.num_threads)
         for checkpoint in self._checkpoints:
             started_s = time.monotonic()
-            self._scores[checkpoint.name] = load_score(checkpoint.path, self._settings.device, self._settings.dtype)
+            score = load_score(checkpoint.path, self._settings.device, self._settings.dtype)
+            score([[0]])
+            self._scores[checkpoint.name] = score
             metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
 
     def trade(self) -> Trade:
@@ -97,6 +103,13 @@ class ClassifyWorker(Worker):
             batch_size=self._settings.classify_batch_size,
             batch_wait_s=self._settings.classify_batch_wait_s,
         )
+
+
+def _warm_up(engine: Engine) -> None:
+    """Pay once, before the first client, for what a library sets up on its first call."""
+    engine.add(Request("warm-up", [0], SamplingParams(max_tokens=2)))
+    while engine.has_work:
+        engine.step()
 
 
 def load_score(path: Path, device: str = "cpu", dtype: DType = "float32") -> Score:
