@@ -148,7 +148,8 @@ class _Chunk:
     def __init__(self, cache: PagedKVCache, row: Row) -> None:
         device = cache.keys[0].device
         self.span = row.start + row.length  # S
-        self.pages = torch.tensor(row.pages[: -(-self.span // cache.page_size)], device=device)
+        self.pages = row.pages[: -(-self.span // cache.page_size)]
+        self.table = torch.tensor(self.pages, device=device)
         self.mask = None
         if row.start:
             new = torch.arange(row.start, self.span, device=device)
@@ -161,7 +162,9 @@ class _Chunk:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=is_causal, enable_gqa=grouped)
 
     def _gather(self, memory: Tensor) -> Tensor:
-        return memory[self.pages].transpose(0, 1).flatten(1, 2)[None, :, : self.span]  # (1, H_kv, S, D)
+        if len(self.pages) == 1:  # read in place
+            return memory[self.pages[0] : self.pages[0] + 1, :, : self.span]  # (1, H_kv, S, D)
+        return memory[self.table].transpose(0, 1).flatten(1, 2)[None, :, : self.span]  # (1, H_kv, S, D)
 
 
 def page_bytes(config: GPTConfig, page_size: int, dtype: torch.dtype) -> int:

@@ -1,0 +1,47 @@
+"""Linear layers for serving on a CPU: the same products through oneDNN, with weights in its blocked layout.
+
+PyTorch multiplies float32 matrices through MKL, whose kernels for a few rows at a time, the shape of a decode step, run
+far below memory speed on CPUs that are not Intel's. docs/benchmarks.md has the figures. It knows nothing of GPTs.
+"""
+
+import torch
+from torch import Tensor, nn
+
+EXPECTED_ROWS = 32
+"""The number of rows the blocked layout is chosen for; others work as well, if not always as fast."""
+
+
+class CpuLinear(nn.Module):
+    """Stands in for an `nn.Linear` whose weights no longer change."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear, *, is_shared: bool) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        if not is_shared:  # a shared weight is also read row by row, so it keeps its layout rather than a second copy
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return out
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Swap every linear layer of a CPU model for a faster one, in place; the model can no longer be trained or saved.
+
+    One copy of the weights remains. Where PyTorch was built without oneDNN nothing is changed.
+    """
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, CpuLinear(child, is_shared=owners[id(child.weight)] > 1))
