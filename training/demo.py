@@ -1,0 +1,250 @@
+"""`groundup train-demo`: make a base model, an assistant and a spam classifier from nothing but generated data.
+
+It chooses sizes and data and calls the same recipes as any other run; what the results are compared with stands in
+`demo_results`. One seed fixes everything.
+"""
+
+import itertools
+import logging
+import random
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from model.checkpoint import load_gpt
+from training.card import Card, save_run
+from training.classify import build_classifier, classify
+from training.config import ClassifyConfig, DemoConfig, InstructConfig, ModelShape, OptimConfig, PretrainConfig
+from training.data import spam, stories, tasks
+from training.data.classification import Example, Split
+from training.data.conversations import conversations
+from training.data.prepare import encode_documents
+from training.demo_results import Results, measure_answers, measure_labels, measure_text, sample_answers
+from training.instruct import chat_tools, instruct
+from training.pretrain import build_model, pretrain
+from training.progress import show_messages
+from training.run_folder import METRICS_FILE, run_folder
+from training.spelled_vocabulary import train_spelled_bpe
+from training.tracking import MetricsLog
+from training.trainer import set_up_torch
+
+logger = logging.getLogger(__name__)
+
+BASE, CHAT, SPAM = "groundup-base", "groundup-chat", "groundup-spam"
+"""Directory names, and so the ids the models are served under."""
+
+TEST_SEED = 1
+"""Fixes the test sets, whatever the seed of a run."""
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSize:
+    """How much of everything."""
+
+    model: ModelShape
+    base_documents: int
+    base_steps: int
+    chat_conversations: int
+    chat_steps: int
+    spam_messages: int
+    spam_steps: int
+    test_items: int
+    """Held-out items of each kind of task in each split."""
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    vocab_size: int = 1024
+
+
+QUICK = DemoSize(
+    model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
+    base_documents=3000,
+    base_steps=160,
+    chat_conversations=24_000,
+    chat_steps=750,
+    spam_messages=3000,
+    spam_steps=150,
+    test_items=60,
+    task_weights=dict.fromkeys(tasks.EASY_KINDS, 2.0),
+)
+"""Under five minutes on two cores."""
+
+FULL = DemoSize(
+    model=ModelShape(family="llama", block_size=256, n_layer=5, n_head=4, n_embd=128),
+    base_documents=16_000,
+    base_steps=650,
+    chat_conversations=60_000,
+    chat_steps=1900,
+    spam_messages=6000,
+    spam_steps=400,
+    test_items=100,
+)
+"""Under half an hour on two cores."""
+
+
+def run(config: DemoConfig) -> None:
+    """Train the three models, save them, and print what they reach on held-out data.
+
+    Raises:
+        OutputError: a checkpoint cannot be put where it should go.
+        NonFiniteError: training diverged.
+    """
+    show_messages()
+    started = time.perf_counter()
+    results = make(config, FULL if config.full else QUICK)
+    sys.stdout.write("\n\n".join(["Held-out results", *(result.table() for result in results)]) + "\n")
+    logger.info("%d s in all; serve them with: groundup serve %s/*", time.perf_counter() - started, config.out)
+
+
+def make(config: DemoConfig, size: DemoSize) -> list[Results]:
+    """Make the three checkpoints, one after another, and return what each of them reaches."""
+    with ExitStack() as stack:
+        folders = [
+            stack.enter_context(run_folder(config.out / name, overwrite=config.overwrite))
+            for name in (BASE, CHAT, SPAM)
+        ]
+        demo = Demo(config, size)
+        results = []
+        for step, folder in zip((demo.make_base, demo.make_chat, demo.make_spam), folders, strict=True):
+            results.append(step(folder))
+            logger.info("%s", results[-1].table())
+        return results
+
+
+class Demo:
+    """The data of one run and the three recipes on it; the second and third start from the first one's checkpoint."""
+
+    def __init__(self, config: DemoConfig, size: DemoSize) -> None:
+        self.config = config
+        self.size = size
+        self.documents = list(itertools.islice(stories.base_documents(config.seed), size.base_documents))
+        self.conversations = list(
+            itertools.islice(conversations(config.seed, size.task_weights), size.chat_conversations)
+        )
+        self.messages = spam.messages(config.seed, size.spam_messages, held_out=False)
+        self.tokenizer = train_spelled_bpe(self._vocabulary_texts(), size.vocab_size)
+
+    def make_base(self, folder: Path) -> Results:
+        """Pretrain on stories, and compare with a word 5-gram."""
+        size = self.size
+        settings = PretrainConfig(
+            **self._common(BASE, size.base_steps),
+            data=Path("training/data/stories.py"),
+            batch_size=16,
+            model=size.model,
+            vocab_size=size.vocab_size,
+        )
+        set_up_torch(settings)
+        train, valid = self.documents[: -len(self.documents) // 20], self.documents[-len(self.documents) // 20 :]
+        model = build_model(settings, self.tokenizer)
+        ids = [encode_documents(part, self.tokenizer) for part in (train, valid)]
+        with MetricsLog(folder / METRICS_FILE) as log:
+            state = pretrain(model, ids[:1], ids[1], settings, log=log)
+        results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
+        card = Card(
+            summary="A small language model that tells short stories.",
+            data=f"{len(train):,} generated texts (`training/data/stories.py`): stories, word drills, sentences.",
+            metrics=results.summary,
+            reproduce=self._command(),
+        )
+        save_run(settings, model, self.tokenizer, card, log, state, dtype=torch.bfloat16)
+        return results
+
+    def make_chat(self, folder: Path) -> Results:
+        """Finetune the base model on conversations, and count exact answers on what was held out."""
+        settings = InstructConfig(
+            **self._common(CHAT, self.size.chat_steps),
+            data=Path("training/data/conversations.py"),
+            base=self.config.out / BASE,
+            batch_size=64,
+        )
+        set_up_torch(settings)
+        tokenizer, template = chat_tools(settings)
+        model = load_gpt(settings.base)
+        train, valid = self.conversations[500:], self.conversations[:500]
+        with MetricsLog(folder / METRICS_FILE) as log:
+            state = instruct(model, train, valid, template, tokenizer, settings, log=log)
+        results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
+        card = Card(
+            summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
+            data=f"{len(train):,} generated conversations (`training/data/conversations.py`). One word in four and "
+            "two phrasings of each kind of task were held out by a rule fixed before training.",
+            metrics=results.summary,
+            reproduce=self._command(),
+            notes=f"## Held-out answers\n\n{results.markdown()}\n\n"
+            f"## Samples\n\nGreedy, unselected:\n\n{sample_answers(model, template, tokenizer)}",
+        )
+        save_run(settings, model, tokenizer, card, log, state, chat_template=template.source, dtype=torch.bfloat16)
+        return results
+
+    def make_spam(self, folder: Path) -> Results:
+        """Finetune the base model to label messages, and compare with two baselines."""
+        labels = ["ham", "spam"]
+        settings = ClassifyConfig(
+            **self._common(SPAM, self.size.spam_steps, lr=1.5e-3),
+            data=Path("training/data/spam.py"),
+            base=self.config.out / BASE,
+            batch_size=32,
+        )
+        set_up_torch(settings)
+        train = [Example(text, label) for text, label in self.messages]
+        test = [Example(text, label) for text, label in spam.messages(TEST_SEED, 600, held_out=True)]
+        split = Split(train[300:], train[:300], test)
+        model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
+        with MetricsLog(folder / METRICS_FILE) as log:
+            state = classify(model, split, labels, self.tokenizer, settings, log=log)
+        results = measure_labels(rounded(model), split, labels, self.tokenizer)
+        card = Card(
+            summary="Tells spam from ham.",
+            data=f"{len(split.train):,} generated messages (`training/data/spam.py`); tested on clauses and words "
+            "that training never saw.",
+            metrics=results.summary,
+            reproduce=self._command(),
+        )
+        save_run(settings, model, self.tokenizer, card, log, state, labels=labels, dtype=torch.bfloat16)
+        return results
+
+    def _common(self, name: str, steps: int, lr: float = 4e-3) -> dict[str, Any]:
+        """Return the settings that all three runs share."""
+        return {
+            "out": self.config.out / name,
+            "overwrite": self.config.overwrite,
+            "seed": self.config.seed,
+            "num_threads": self.config.num_threads,
+            "device": "cpu",
+            "steps": steps,
+            "eval_interval": max(1, steps // 10),
+            "keep_best": False,
+            "optim": OptimConfig(lr=lr),
+        }
+
+    def _vocabulary_texts(self) -> list[str]:
+        """Return as much of each kind of text as the vocabulary should care about."""
+        said = [message["content"] for talk in self.conversations[:4000] for message in talk]
+        return [*self.documents[:3000], *said, *(text for text, _ in self.messages[:2000])]
+
+    def _command(self) -> str:
+        full = " --full" if self.config.full else ""
+        return f"groundup train-demo{full} --seed {self.config.seed} --out {self.config.out} --overwrite"
+
+
+def held_out_stories(training: list[str], count: int = 400) -> list[str]:
+    """Tell stories that are not among the training texts."""
+    rng = random.Random(f"test {TEST_SEED}")
+    known = set(training)
+    told = (stories.tell(rng).text for _ in itertools.count())
+    return list(itertools.islice((story for story in told if story not in known), count))
+
+
+@torch.no_grad()
+def rounded(model: M) -> M:
+    """Round the weights as the checkpoint will hold them, so that what is measured is what is saved."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.bfloat16())
+    return model
