@@ -133,10 +133,10 @@ class Frontend:
         self._check_entry(worker, call)
         worker.num_waiting += len(call.waiting)
         worker.waiting_tokens += sum(call.waiting.values())
-        for message in messages:
-            self._calls[message.uid] = call
-            worker.channel.send(message)
         try:
+            for message in messages:
+                self._calls[message.uid] = call
+                worker.channel.send(message)
             yield call
         except ClientGone:
             metrics.CLIENT_DISCONNECTS.labels(call.phase).inc()

@@ -178,7 +178,7 @@ class Generation:
             elif isinstance(event, Admitted):
                 sequence.cached_tokens = event.cached_tokens
                 self.timings.queue_s = max(self.timings.queue_s, event.queue_s)
-                self.timings.admitted_s = self.timings.admitted_s or now_s
+                self.timings.admitted_s = self.timings.admitted_s or self.timings.started_s + event.queue_s
         return deltas
 
     def take_stopped(self) -> list[str]:

@@ -37,6 +37,8 @@ STATUS_CLIENT_GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _JSON_TYPE = re.compile(r"application/([a-z0-9.+-]+\+)?json", re.IGNORECASE)
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+_PROBES = ("/health", "/livez", "/readyz", "/metrics")
+"""Asked every few seconds for ever; their successes are not worth a line."""
 
 
 @dataclass(slots=True)
@@ -112,8 +114,16 @@ class Exchanges:
             metrics.ERRORS.labels(handler, exchange.error_code).inc()
         facts = {"error": exchange.error_code, **exchange.facts, **exchange.describe()}
         shown = "".join(f" {name}={value}" for name, value in facts.items() if value is not None)
-        access_log.info(
-            "%s %s %d %.1fms id=%s%s", method, handler, status, 1000 * duration_s, exchange.request_id, shown
+        is_routine = handler in _PROBES and exchange.error_code is None
+        access_log.log(
+            logging.DEBUG if is_routine else logging.INFO,
+            "%s %s %d %.1fms id=%s%s",
+            method,
+            handler,
+            status,
+            1000 * duration_s,
+            exchange.request_id,
+            shown,
         )
 
     def _handler(self, path: str) -> str:

@@ -1,0 +1,45 @@
+"""The service in front of scripted workers, on the tiny checkpoints' descriptions and tokenizer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.tokenizer import Tokenizer
+from service.settings import ServiceSettings
+from service.web.models import ServedModels, load_models
+from tests.service.web.scripted_worker import ScriptedWorker, Service, scores, writes
+
+ServiceMaker = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def checkpoint_paths(tiny_checkpoints: Path) -> tuple[Path, ...]:
+    return tuple(tiny_checkpoints / name for name in ("tiny-base", "tiny-chat", "tiny-spam"))
+
+
+@pytest.fixture(scope="session")
+def models(checkpoint_paths: tuple[Path, ...]) -> ServedModels:
+    return load_models(ServiceSettings(checkpoints=checkpoint_paths))
+
+
+@pytest.fixture(scope="session")
+def make_service(models: ServedModels, checkpoint_paths: tuple[Path, ...], tokenizer: Tokenizer) -> ServiceMaker:
+    """Build a service: `generate` and `classify` are scripts, `text` what every sequence writes, the rest settings."""
+
+    def make(
+        *, generate: Any = None, classify: Any = None, text: str = "Hi!", is_up: bool = True, **changes: Any
+    ) -> Service:
+        settings = ServiceSettings(checkpoints=checkpoint_paths, **changes)
+        generate_worker = ScriptedWorker(generate or writes(tokenizer.encode(text)))
+        served = ServedModels(models, settings.default_model)
+        return Service(served, settings, generate_worker, ScriptedWorker(classify or scores(1.0, 0.0)), is_up)
+
+    return make
+
+
+@pytest.fixture
+def service(make_service: ServiceMaker) -> Service:
+    """Every sequence is `Hi!`, ended by its limit; every text is `ham`."""
+    return make_service()

@@ -1,0 +1,172 @@
+"""A worker that follows a script, and the app in front of it: routes are tested without a model or a second process.
+
+The script of a sequence is a list of events for it, sent one step at a time; without an end the sequence runs for ever.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI
+
+from service.host.messages import (
+    Admitted,
+    Cancel,
+    Classified,
+    Classify,
+    Event,
+    Generate,
+    StepEvents,
+    ToHttp,
+    Token,
+    TokenLogprob,
+    ToWorker,
+    WorkerUp,
+)
+from service.settings import ServiceSettings
+from service.web.frontend import Frontend
+from service.web.models import ServedModels
+from service.web.routes import install
+
+T = TypeVar("T")
+Script = Callable[[Any], Iterable[Event]]
+
+
+class ScriptedWorker:
+    """The channel to a worker and the worker itself."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.sent: list[ToWorker] = []
+        self.num_resets = 0
+        self.heartbeat_age_s: float | None = 0.0
+        self.frontend: Frontend | None = None
+        self._cancelled: set[str] = set()
+
+    @property
+    def cancelled(self) -> list[str]:
+        return [uid for message in self.sent if isinstance(message, Cancel) for uid in message.uids]
+
+    @property
+    def requests(self) -> list[Any]:
+        return [message for message in self.sent if not isinstance(message, Cancel)]
+
+    def send(self, message: ToWorker) -> None:
+        self.sent.append(message)
+        if isinstance(message, Cancel):
+            self._cancelled.update(message.uids)
+        else:
+            self._play(message.uid, iter(self.script(message)))
+
+    def reset(self) -> None:
+        self.num_resets += 1
+
+    def say(self, message: ToHttp) -> None:
+        assert self.frontend is not None
+        self.frontend.on_message(message)
+
+    def _play(self, uid: str, events: Any) -> None:
+        def step() -> None:
+            event = next(events, None)
+            if event is not None and uid not in self._cancelled:
+                self.say(StepEvents([event]))
+                self._play(uid, events)
+
+        asyncio.get_running_loop().call_soon(step)
+
+
+@dataclass
+class Service:
+    """An app with scripted workers, called as a client calls it."""
+
+    models: ServedModels
+    settings: ServiceSettings
+    generate: ScriptedWorker
+    classify: ScriptedWorker
+    is_up: bool = True
+    app: FastAPI = field(init=False)
+    frontend: Frontend = field(init=False)
+
+    def __post_init__(self) -> None:
+        channels = {"generate": self.generate, "classify": self.classify}
+        self.frontend = Frontend(self.models, channels, self.settings)
+        self.frontend.start(0)
+        for name, worker in channels.items():
+            worker.frontend = self.frontend
+            if self.is_up:
+                self.frontend.on_message(WorkerUp(name, 1))
+        self.app = FastAPI(openapi_url=None)
+        install(self.app, self.frontend, self.settings)
+
+    def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        async def ask(client: httpx.AsyncClient) -> httpx.Response:
+            return await client.request(method, path, **kwargs)
+
+        return self.run(ask)
+
+    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return self.request("GET", path, **kwargs)
+
+    def post(self, path: str, body: Any, **kwargs: Any) -> httpx.Response:
+        return self.request("POST", path, json=body, **kwargs)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> list[Any]:
+        """Return the events of a stream; the last must be `[DONE]`, which is left out."""
+        response = self.post(path, {**body, "stream": True})
+        assert response.status_code == 200, response.text
+        return parse_events(response.text)
+
+    def run(self, ask: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+        async def main() -> T:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await asyncio.wait_for(ask(client), 20)
+
+        return asyncio.run(main())
+
+
+def parse_events(text: str) -> list[Any]:
+    """Read server-sent events, strictly: each is one `data:` line and a blank line."""
+    assert text.endswith("\n\n"), text
+    blocks = text[:-2].split("\n\n")
+    assert blocks[-1] == "data: [DONE]"
+    data = [block for block in blocks[:-1] if not block.startswith(":")]
+    assert all(block.startswith("data: ") and "\n" not in block for block in data)
+    return [json.loads(block.removeprefix("data: ")) for block in data]
+
+
+def writes(
+    token_ids: Sequence[int], *, finish: str | None = "length", logprobs: Sequence[TokenLogprob] | None = None
+) -> Script:
+    """Script: be admitted, generate these tokens, end."""
+
+    def script(message: Generate) -> Iterable[Event]:
+        yield Admitted(message.uid, 0.001, 0)
+        scores: Sequence[TokenLogprob | None] = logprobs or [None] * len(token_ids)
+        for i, (token_id, score) in enumerate(zip(token_ids, scores, strict=True)):
+            is_last = i == len(token_ids) - 1
+            yield Token(message.uid, token_id, score, finish_reason=finish if is_last else None)  # type: ignore[arg-type]
+
+    return script
+
+
+def scores(*logits: float) -> Script:
+    """Script: classify everything alike."""
+
+    def script(message: Classify) -> Iterable[Event]:
+        yield Classified(message.uid, list(logits))
+
+    return script
+
+
+def silent(_: object) -> Iterable[Event]:
+    """Script: take the request and never answer."""
+    return ()
+
+
+def admitted_then_silent(message: Generate) -> Iterable[Event]:
+    """Script: start and get stuck."""
+    yield Admitted(message.uid, 0.001, 0)

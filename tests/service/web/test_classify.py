@@ -1,0 +1,107 @@
+"""POST /classify in front of a scripted worker."""
+
+import math
+from typing import Any
+
+import pytest
+
+from service.host.messages import Classified, Failed
+from tests.service.web.conftest import ServiceMaker
+from tests.service.web.scripted_worker import Service, scores
+
+PATH = "/classify"
+
+
+def classify(service: Service, *, path: str = PATH, **body: Any) -> dict[str, Any]:
+    response = service.post(path, body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_answer_has_the_whole_object(make_service: ServiceMaker) -> None:
+    service = make_service(classify=scores(0.0, math.log(3)))
+    answer = classify(service, input="You won")
+    assert answer["id"].startswith("classify-")
+    assert (answer["object"], answer["model"], answer["labels"]) == ("list", "tiny-spam", ["ham", "spam"])
+    entry = answer["data"][0]
+    assert entry["probs"] == pytest.approx([0.25, 0.75])
+    assert (entry["object"], entry["index"], entry["num_classes"]) == ("classification", 0, 2)
+    assert (entry["label"], entry["label_index"], entry["score"]) == ("spam", 1, entry["probs"][1])
+    assert entry["scores"] == [
+        {"label": "spam", "label_index": 1, "score": entry["probs"][1]},
+        {"label": "ham", "label_index": 0, "score": entry["probs"][0]},
+    ]
+    assert "logits" not in entry
+    num_tokens = len(service.models.get("tiny-spam").tokenizer.encode("You won"))
+    assert answer["usage"] == {"prompt_tokens": num_tokens, "total_tokens": num_tokens, "completion_tokens": 0}
+
+
+@pytest.mark.parametrize("field", ["input", "inputs"])
+@pytest.mark.parametrize("path", ["/classify", "/v1/classify", "/classify/"])
+def test_both_paths_and_both_spellings_are_one_endpoint(service: Service, path: str, field: str) -> None:
+    assert classify(service, path=path, **{field: "x"})["data"][0]["label"] == "ham"
+
+
+def test_the_only_classifier_needs_no_name(service: Service) -> None:
+    assert classify(service, input="x")["model"] == "tiny-spam"
+
+
+def test_answers_are_in_the_order_of_the_items(make_service: ServiceMaker) -> None:
+    service = make_service(classify=lambda message: [Classified(message.uid, [float(message.prompt_ids[0]), 0.0])])
+    answer = classify(service, input=[[3, 4], [1], [2]], raw_scores=True)
+    assert [entry["logits"][0] for entry in answer["data"]] == [3.0, 1.0, 2.0]
+    assert [entry["index"] for entry in answer["data"]] == [0, 1, 2]
+
+
+def test_a_tie_goes_to_the_lowest_index(make_service: ServiceMaker) -> None:
+    entry = classify(make_service(classify=scores(1.0, 1.0)), input="x")["data"][0]
+    assert entry["label_index"] == 0
+    assert [score["label_index"] for score in entry["scores"]] == [0, 1]
+
+
+@pytest.mark.parametrize("raw", [{"raw_scores": True}, {"use_activation": False}])
+def test_raw_scores_are_logits_beside_probabilities(make_service: ServiceMaker, raw: dict[str, bool]) -> None:
+    entry = classify(make_service(classify=scores(-2.0, 5.0)), input="x", **raw)["data"][0]
+    assert entry["score"] == 5.0
+    assert entry["logits"] == [-2.0, 5.0]
+    assert sum(entry["probs"]) == pytest.approx(1.0)
+
+
+def test_top_k_shortens_the_list_of_scores_only(service: Service) -> None:
+    entry = classify(service, input="x", top_k=1)["data"][0]
+    assert len(entry["scores"]) == 1
+    assert len(entry["probs"]) == 2
+
+
+def test_large_logits_do_not_overflow(make_service: ServiceMaker) -> None:
+    assert classify(make_service(classify=scores(1e4, -1e4)), input="x")["data"][0]["probs"] == [1.0, 0.0]
+
+
+def test_text_of_control_tokens_stays_text(service: Service, models: Any) -> None:
+    classify(service, input="<|endoftext|>")
+    special = service.models.get("tiny-spam").tokenizer.special_ids
+    assert not special & set(service.classify.requests[0].prompt_ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"truncate": True}, [7] + [8] * 127),
+        ({"truncate": True, "truncation_side": "left"}, [8] * 127 + [9]),
+        ({"truncate_prompt_tokens": 2}, [7, 8]),
+        ({"truncate_prompt_tokens": -1}, [7] + [8] * 127),
+    ],
+)
+def test_items_are_truncated_on_request_only(service: Service, changes: dict[str, Any], expected: list[int]) -> None:
+    classify(service, input=[[7] + [8] * 200 + [9]], **changes)
+    assert service.classify.requests[0].prompt_ids == expected
+
+
+def test_one_failure_fails_the_request_and_cancels_the_rest(make_service: ServiceMaker) -> None:
+    service = make_service(
+        classify=lambda message: [Failed(message.uid, "timeout")] if message.prompt_ids == [2] else []
+    )
+    response = service.post(PATH, {"input": [[1], [2], [3]]})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    assert len(service.classify.cancelled) == 2

@@ -1,0 +1,92 @@
+"""Clients that leave: in the queue, in prefill, in decode, plain or streamed, every sequence of theirs is cancelled."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from service import metrics
+from service.host.messages import Admitted, Event, Generate, Token
+from tests.service.web.conftest import ServiceMaker
+from tests.service.web.scripted_worker import admitted_then_silent, silent
+from tests.service.web.test_streaming import PROMPT, Stream
+
+SOON_S = 5.0
+
+
+def decoding(message: Generate) -> Iterable[Event]:
+    yield Admitted(message.uid, 0.0, 0)
+    yield Token(message.uid, 40)
+
+
+PHASES: dict[str, Callable[[Any], Iterable[Event]]] = {
+    "queued": silent,
+    "prefill": admitted_then_silent,
+    "decode": decoding,
+}
+
+
+def num_disconnects(phase: str) -> float:
+    return float(metrics.CLIENT_DISCONNECTS.labels(phase)._value.get())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_all_sequences_are_cancelled(make_service: ServiceMaker, phase: str, streams: bool) -> None:
+    service = make_service(generate=PHASES[phase], max_waiting_requests=4)
+    before = num_disconnects(phase)
+
+    async def come_and_go() -> None:
+        async with Stream(service, PROMPT | {"prompt": ["a", "b"], "n": 2, "stream": streams}):
+            while len(service.generate.requests) < 4:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
+    assert sorted(service.generate.cancelled) == sorted(request.uid for request in service.generate.requests)
+    assert num_disconnects(phase) == before + 1
+    # The queue is empty again: another request of four is let in.
+    asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
+    assert len(service.generate.requests) == 8
+
+
+def test_finished_sequences_are_not_cancelled(make_service: ServiceMaker) -> None:
+    def script(message: Generate) -> Iterable[Event]:
+        yield Admitted(message.uid, 0.0, 0)
+        yield Token(message.uid, 40, finish_reason="length" if message.choice == 0 else None)
+
+    service = make_service(generate=script)
+
+    async def come_and_go() -> None:
+        async with Stream(service, PROMPT | {"n": 2}):
+            await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
+    assert service.generate.cancelled == [service.generate.requests[1].uid]
+
+
+def test_nothing_is_sent_to_a_client_that_left(make_service: ServiceMaker) -> None:
+    service = make_service(generate=silent)
+    stream = Stream(service, PROMPT)
+
+    async def come_and_go() -> None:
+        async with stream:
+            await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
+    assert stream.messages == []
+
+
+def test_leaving_in_the_middle_of_the_body_is_no_error(make_service: ServiceMaker) -> None:
+    service = make_service()
+    stream = Stream(service, PROMPT)
+    stream._request = [{"type": "http.disconnect"}]
+
+    async def come_and_go() -> None:
+        async with stream:
+            pass
+
+    asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
+    assert stream.messages == []
+    assert service.generate.sent == []
