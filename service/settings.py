@@ -72,8 +72,8 @@ class ServiceSettings(EngineSettings):
     """Largest `n`, the choices for one prompt."""
     max_prompts: PositiveInt = 128
     """Most prompts in one completions request."""
-    max_logprobs: int = Field(20, ge=0, le=20)
-    """Most alternatives to report for each token."""
+    max_logprobs: int = Field(5, ge=0, le=20)
+    """Most alternatives to report for each token of a completion; chat always allows 20."""
     max_tokens_policy: Literal["reject", "clamp"] = "reject"
     """What to do when prompt and `max_tokens` together exceed the context of the model."""
     strict_params: bool = False
