@@ -78,6 +78,18 @@ KV_CACHE_USAGE = Gauge(
 GPU_CACHE_USAGE = Gauge(
     "vllm:gpu_cache_usage_perc", "Old name of vllm:kv_cache_usage_perc.", _MODEL, multiprocess_mode="livemax"
 )
+WAITING_BY_REASON = Gauge(
+    "vllm:num_requests_waiting_by_reason",
+    "Sequences that wait, by what they wait for.",
+    [*_MODEL, "reason"],
+    multiprocess_mode="livesum",
+)
+CACHE_CONFIG = Gauge(
+    "vllm:cache_config_info",
+    "1 for each key/value cache; the labels tell its shape.",
+    [*_MODEL, "block_size", "num_gpu_blocks", "cache_dtype"],
+    multiprocess_mode="livemax",
+)
 PREEMPTIONS = Counter("vllm:num_preemptions", "Sequences put back into the queue for want of cache pages.", _MODEL)
 PROMPT_TOKENS = Counter("vllm:prompt_tokens", "Prompt tokens of admitted sequences.", _MODEL)
 PROMPT_TOKENS_CACHED = Counter("vllm:prompt_tokens_cached", "Prompt tokens that the prefix cache had already.", _MODEL)
@@ -92,6 +104,12 @@ ITERATION_TOKENS = Histogram(
 )
 STEP_SECONDS = Histogram("groundup_step_seconds", "Duration of an engine step.", _MODEL, buckets=_FINE_BUCKETS)
 QUEUE_SECONDS = _histogram("vllm:request_queue_time_seconds", "Wait for a place in the batch.", _REQUEST_BUCKETS)
+PREFILL_SECONDS = _histogram("vllm:request_prefill_time_seconds", "Admission to first token.", _REQUEST_BUCKETS)
+DECODE_SECONDS = _histogram("vllm:request_decode_time_seconds", "First token to last.", _REQUEST_BUCKETS)
+INFERENCE_SECONDS = _histogram("vllm:request_inference_time_seconds", "Admission to last token.", _REQUEST_BUCKETS)
+PREFILL_COMPUTED_TOKENS = _histogram(
+    "vllm:request_prefill_kv_computed_tokens", "Prompt tokens that no cache had.", _COUNT_BUCKETS
+)
 CLASSIFY_ITEMS = Counter("groundup_classify_items", "Texts classified.", _MODEL)
 MODEL_LOAD_SECONDS = Gauge(
     "groundup_model_load_seconds", "How long the weights took to load.", ["model_name"], multiprocess_mode="livemax"
@@ -99,6 +117,13 @@ MODEL_LOAD_SECONDS = Gauge(
 
 # Written by the main process.
 
+BUILD_INFO = Gauge("groundup_build_info", "1; the labels tell.", ["version"], multiprocess_mode="livemax")
+MODEL_INFO = Gauge(
+    "groundup_model_info",
+    "1 for each served model; the labels tell.",
+    ["model_name", "revision", "dtype", "quantization", "capabilities"],
+    multiprocess_mode="livemax",
+)
 WORKER_RESTARTS = Counter("groundup_worker_restarts", "Workers started again after their death.", ["worker"])
 HEARTBEAT_AGE = Gauge(
     "groundup_engine_heartbeat_age_seconds",
@@ -138,13 +163,6 @@ REQUEST_GENERATION_TOKENS = _histogram(
 )
 REQUEST_PARAMS_N = _histogram("vllm:request_params_n", "`n` of a request.", _CHOICE_BUCKETS)
 REQUEST_PARAMS_MAX_TOKENS = _histogram("vllm:request_params_max_tokens", "`max_tokens` of a request.", _COUNT_BUCKETS)
-BUILD_INFO = Gauge("groundup_build_info", "1; the labels tell.", ["version"], multiprocess_mode="livemax")
-MODEL_INFO = Gauge(
-    "groundup_model_info",
-    "1 for each served model; the labels tell.",
-    ["model_name", "revision", "dtype", "quantization", "capabilities"],
-    multiprocess_mode="livemax",
-)
 CLIENT_DISCONNECTS = Counter("groundup_client_disconnects", "Clients that left before the end.", ["phase"])
 ERRORS = Counter("groundup_errors", "Error answers.", ["endpoint", "code"])
 IGNORED_PARAMS = Counter("groundup_ignored_params", "Known request fields that have no effect.", ["param"])

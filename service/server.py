@@ -1,5 +1,6 @@
 """`groundup serve`: from settings to a running service. Everything is made here and handed to whoever needs it."""
 
+import importlib.metadata
 import json
 import socket
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from model.directory import Checkpoint
+from service import metrics
 from service.host.supervisor import Supervisor
 from service.host.workers import ClassifyWorker, GenerationWorker, Worker
 from service.logs import configure_logging
@@ -36,6 +38,7 @@ def run(settings: ServiceSettings) -> None:
     supervisor = Supervisor(make_workers(models, settings), settings)
     frontend = Frontend(models, supervisor.channels, settings)
     routes.install(supervisor.app, frontend, settings)
+    describe(models, settings)
     text = welcome(models, settings.host, listener.getsockname()[1])
     sys.exit(supervisor.run(frontend, listener, on_ready=lambda: _say(text)))
 
@@ -66,6 +69,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(
             f"--host {host} --port {port}: {error.strerror or error}; choose another with --port"
         ) from None
+
+
+def describe(models: Iterable[ServedModel], settings: ServiceSettings) -> None:
+    """Tell /metrics what is served, by which version."""
+    metrics.BUILD_INFO.labels(importlib.metadata.version("groundup")).set(1)
+    for model in models:
+        capabilities = ",".join(model.capabilities)
+        metrics.MODEL_INFO.labels(model.id, model.fingerprint, settings.dtype, "none", capabilities).set(1)
 
 
 def welcome(models: Iterable[ServedModel], host: str, port: int) -> str:

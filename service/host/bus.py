@@ -19,7 +19,6 @@ import zmq
 import zmq.asyncio
 from litserve.transport.base import MessageTransport
 
-from service.host.lifeline import die_with_parent
 from service.host.messages import ToHttp, ToWorker
 
 logger = logging.getLogger(__name__)
@@ -141,13 +140,12 @@ class Bus(MessageTransport):  # type: ignore[misc]  # LitServe carries no types
         """Deliver messages to the inbox for ever. LitServe runs this as a task in each HTTP process."""
         assert self._inbox is not None
         if self._incoming is None:
-            die_with_parent()
             self._incoming = _bind(zmq.asyncio.Context(), self._addresses[consumer_id])
             self._inbox.start(consumer_id)
         while True:
-            message = _decode_to_http(await self._incoming.recv())
+            frame = await self._incoming.recv()
             try:
-                self._inbox.on_message(message)
+                self._inbox.on_message(_decode_to_http(frame))
             except Exception:
                 logger.exception("a message could not be handled")
             # A receive that needs no wait does not yield, and a fast engine would starve the other tasks.

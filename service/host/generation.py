@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service import metrics
 from service.engine.engine import Engine
 from service.engine.request import Admission, Failure, Logprob, NewToken, Request, StepOutput
 from service.host.loop import IDLE_TICK_S, Outbox
 from service.host.messages import Admitted, Cancel, Event, Failed, Generate, Token, TokenLogprob, ToWorker
+from service.host.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Generation:
     def __init__(self, models: Mapping[str, EngineModel]) -> None:
         """`models` is by served id."""
         self._models = models
-        self._gauges = {name: ModelGauges(name) for name in models}
+        self._tallies = {name: Tally(name) for name in models}
         self._calls: dict[str, Generate] = {}
 
     @property
@@ -53,7 +53,7 @@ class Generation:
         for name, model in self._models.items():
             if model.engine.has_work:
                 self._step(name, model.engine, outbox)
-            self._gauges[name].update(model.engine)
+            self._tallies[name].take_stock(model.engine)
 
     def _add(self, message: Generate, outbox: Outbox) -> None:
         try:
@@ -75,19 +75,18 @@ class Generation:
             outbox.put(message.consumer, Failed(message.uid, "internal_error"))
         else:
             self._calls[message.uid] = message
+            self._tallies[message.model].queued(message.uid, len(message.prompt_ids))
 
     def _cancel(self, uid: str) -> None:
         call = self._calls.pop(uid, None)
         if call is not None:
             self._models[call.model].engine.abort(uid)
+            self._tallies[call.model].left(uid)
 
     def _step(self, name: str, engine: Engine, outbox: Outbox) -> None:
         started_s = time.perf_counter()
         outputs = engine.step()
-        metrics.STEP_SECONDS.labels(name, metrics.ENGINE).observe(time.perf_counter() - started_s)
-        metrics.BATCH_SIZE.labels(name, metrics.ENGINE).observe(len(engine.last_step.rows))
-        metrics.ITERATION_TOKENS.labels(name, metrics.ENGINE).observe(engine.last_step.num_tokens)
-        self._count(name, outputs)
+        self._tallies[name].stepped(engine.last_step, time.perf_counter() - started_s, outputs)
         for output in outputs:
             self._report(output, outbox)
 
@@ -95,45 +94,6 @@ class Generation:
         outbox.put(self._calls[output.uid].consumer, to_event(output))
         if isinstance(output, Failure) or (isinstance(output, NewToken) and output.finish_reason is not None):
             del self._calls[output.uid]
-
-    def _count(self, name: str, outputs: list[StepOutput]) -> None:
-        num_tokens = sum(isinstance(output, NewToken) and output.token_id is not None for output in outputs)
-        if num_tokens:
-            metrics.GENERATION_TOKENS.labels(name, metrics.ENGINE).inc(num_tokens)
-        for output in outputs:
-            if isinstance(output, Admission):
-                num_prompt = len(self._calls[output.uid].prompt_ids)
-                metrics.PROMPT_TOKENS.labels(name, metrics.ENGINE).inc(num_prompt)
-                metrics.PROMPT_TOKENS_CACHED.labels(name, metrics.ENGINE).inc(output.cached_tokens)
-                metrics.PREFIX_CACHE_QUERIES.labels(name, metrics.ENGINE).inc(num_prompt)
-                metrics.PREFIX_CACHE_HITS.labels(name, metrics.ENGINE).inc(output.cached_tokens)
-                metrics.QUEUE_SECONDS.labels(name, metrics.ENGINE).observe(output.queue_s)
-
-
-class ModelGauges:
-    """The state of one engine as gauges, written when it has changed."""
-
-    def __init__(self, name: str) -> None:
-        self._running = metrics.REQUESTS_RUNNING.labels(name, metrics.ENGINE)
-        self._waiting = metrics.REQUESTS_WAITING.labels(name, metrics.ENGINE)
-        self._cache_usage = metrics.KV_CACHE_USAGE.labels(name, metrics.ENGINE)
-        self._gpu_cache_usage = metrics.GPU_CACHE_USAGE.labels(name, metrics.ENGINE)
-        self._preemptions = metrics.PREEMPTIONS.labels(name, metrics.ENGINE)
-        self._num_preemptions = 0
-        self._state: tuple[float, ...] = ()
-
-    def update(self, engine: Engine) -> None:
-        """Bring the gauges up to date."""
-        state = (engine.num_running, engine.num_waiting, engine.cache_usage, engine.num_preemptions)
-        if state == self._state:
-            return
-        self._state = state
-        self._running.set(engine.num_running)
-        self._waiting.set(engine.num_waiting)
-        self._cache_usage.set(engine.cache_usage)
-        self._gpu_cache_usage.set(engine.cache_usage)
-        self._preemptions.inc(engine.num_preemptions - self._num_preemptions)
-        self._num_preemptions = engine.num_preemptions
 
 
 def to_event(output: StepOutput) -> Event:

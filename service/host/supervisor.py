@@ -11,12 +11,14 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+from fastapi import FastAPI
 from litserve import LitServer
 
 from service import metrics
@@ -24,6 +26,7 @@ from service.host import messages
 from service.host.bus import Bus, Inbox, WorkerChannel
 from service.host.drain import Drain, Phase
 from service.host.in_flight import CountInFlight, InFlight
+from service.host.lifeline import END_HTTP, die_with_parent, obey_only_main
 from service.host.ward import Ward
 from service.host.workers import Worker
 from service.settings import ServiceSettings
@@ -76,10 +79,19 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
             for ward in self._wards:
                 self._start(ward)
             self._http = self._start_http(listener)
+            listener.close()  # the HTTP process has its own; here it would only keep latecomers waiting
             self._watch(self._http, on_ready)
         finally:
             self._end_processes()
         return self._exit_code
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Surround the life of the HTTP process, inside it."""
+        die_with_parent()
+        obey_only_main()
+        async with super().lifespan(app):
+            yield
 
     def _start_http(self, listener: socket.socket) -> BaseProcess:
         self.app.add_middleware(CountInFlight, in_flight=self._in_flight)
@@ -186,7 +198,8 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
                 ward.process.kill()
                 ward.process.join()
         if self._http is not None:
-            self._http.terminate()
+            if self._http.is_alive() and self._http.pid is not None:
+                os.kill(self._http.pid, END_HTTP)
             self._http.join(_GOODBYE_S + 1)
             self._http.kill()
             self._http.join()

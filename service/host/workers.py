@@ -18,7 +18,7 @@ from service.engine.engine import Engine
 from service.engine.request import Request
 from service.host.classification import Classification, Score
 from service.host.generation import EngineModel, Generation
-from service.host.lifeline import die_with_parent
+from service.host.lifeline import die_with_parent, obey_only_main
 from service.host.loop import Trade, WorkerLoop
 from service.logs import configure_logging
 from service.settings import DType, ServiceSettings
@@ -34,6 +34,7 @@ class Worker(LitAPI):  # type: ignore[misc]  # LitServe carries no types
     def setup(self, device: str) -> None:
         """Load, in the worker's own process. LitServe's `device` is ignored: the settings say where models run."""
         die_with_parent()
+        obey_only_main()
         configure_logging()
         self.load()
 
@@ -72,6 +73,9 @@ class GenerationWorker(Worker):
                 dtype=limits.dtype,
             )
             _warm_up(engine)
+            pool = engine.scheduler.pool
+            cache_shape = (str(pool.page_size), str(pool.num_pages), limits.dtype)
+            metrics.CACHE_CONFIG.labels(checkpoint.name, metrics.ENGINE, *cache_shape).set(1)
             self._models[checkpoint.name] = EngineModel(engine, checkpoint.eos_token_ids)
             metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
 

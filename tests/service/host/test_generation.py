@@ -140,3 +140,13 @@ def test_tokens_are_counted_for_their_model(bench: Bench) -> None:
     bench.turn(ask("a", model="two", max_tokens=4))
     bench.run()
     assert [sample(name, model_name="two") for name in names] == [before[0] + 3, before[1] + 4]
+
+
+def test_every_sequence_has_its_times_taken_once(bench: Bench) -> None:
+    names = [f"vllm:request_{part}_time_seconds_count" for part in ("queue", "prefill", "decode", "inference")]
+    before = [sample(name, model_name="one") for name in names]
+    bench.turn(ask("a"), ask("b"), ask("gone"))
+    bench.turn(Cancel(["gone"]))
+    bench.run()
+    expected = [before[0] + 3, before[1] + 3, before[2] + 2, before[3] + 2]
+    assert [sample(name, model_name="one") for name in names] == expected

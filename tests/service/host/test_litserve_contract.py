@@ -42,6 +42,7 @@ def test_the_launches_take_what_we_pass() -> None:
 def test_the_http_process_awaits_the_transport_with_its_own_index() -> None:
     assert "transport.areceive(consumer_id)" in inspect.getsource(response_queue_to_buffer)
     assert "self._transport" in inspect.getsource(LitServer.lifespan)
+    assert "FastAPI(lifespan=self.lifespan" in inspect.getsource(LitServer.__init__)
 
 
 def test_importing_it_does_not_import_torch() -> None:

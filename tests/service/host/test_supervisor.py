@@ -145,6 +145,16 @@ def test_sigterm_lets_requests_finish_and_refuses_new_ones(start: Start) -> None
         assert stream.join()[-1] == "200"
 
 
+def test_a_signal_to_every_process_drains_all_the_same(start: Start) -> None:
+    with start(drain_delay_s=0, drain_timeout_s=20) as (program, client):
+        program.wait_for("ready")
+        stream = Stream(client, "/count?n=200")
+        for process in [psutil.Process(program.process.pid), program.http, *program.workers]:
+            process.terminate()
+        assert stream.join()[-1] == "200"
+        assert program.wait() == 0
+
+
 def test_while_unready_requests_are_still_served(start: Start) -> None:
     with start(drain_delay_s=5) as (program, client):
         program.wait_for("ready")
