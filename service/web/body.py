@@ -6,11 +6,15 @@ what the fields mean.
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from starlette.types import Receive
 
 from service.web.errors import BodyTooLarge, ClientGone, MalformedJson
+
+MAX_DEPTH = 128
+"""Deepest nesting of arrays and objects; far below what would exhaust the stack of code that walks them."""
 
 _MAX_EXACT_DIGITS = 308
 """Integers with fewer digits than this always fit into a float."""
@@ -51,6 +55,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         )
         if b"\\ud" in body.lower():
             _refuse_lone_surrogates(value)
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            _refuse_depth(value)
     except (ValueError, RecursionError):
         raise MalformedJson from None
     if not isinstance(value, dict):
@@ -73,6 +79,20 @@ def _parse_int(literal: str) -> int:
     if len(literal) > _MAX_EXACT_DIGITS:
         raise ValueError("integer too large")
     return int(literal)
+
+
+def _refuse_depth(root: object) -> None:
+    level = [root]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for value in level for child in _children(value)]
+    if level:
+        raise ValueError("nesting too deep")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse_lone_surrogates(value: object) -> None:

@@ -1,8 +1,9 @@
 """From what a client wrote to the token ids the model reads: encoding, truncation, and the limit of the context."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from model.chat import ChatTemplateError
 from service.settings import ServiceSettings
@@ -12,6 +13,8 @@ from service.web.models import ServedModel
 from service.web.protocol import ChatMessage, ChatRequest, CompletionRequest
 
 END_OF_TEXT = "<|endoftext|>"
+
+_RESERVED_VARIABLES = ("self", "messages", "add_generation_prompt", "continue_final_message")
 
 FIT = -1
 """`truncate_prompt_tokens`: as many tokens as the context leaves room for."""
@@ -65,23 +68,20 @@ def render_chat(
     *,
     opens_answer: bool,
     continues: bool = False,
-    **kwargs: object,
+    variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[int]:
-    """Apply the model's chat template.
+    """Apply the model's chat template; `variables` are the client's own, and cannot replace ours.
 
     Raises:
         InvalidParameter: the template refuses the conversation.
     """
     assert model.template is not None
-    # Who sends these names cannot know that they are parameters of ours: unknown template variables are harmless.
-    reserved = ("messages", "add_generation_prompt", "continue_final_message")
-    variables = {name: value for name, value in kwargs.items() if name not in reserved}
     try:
         return model.template.encode(
             [message.for_template() for message in messages],
             add_generation_prompt=opens_answer,
             continue_final_message=continues,
-            **variables,
+            **{name: value for name, value in variables.items() if name not in _RESERVED_VARIABLES},
         )
     except ChatTemplateError as error:
         raise InvalidParameter("invalid_value", "messages", f"Invalid 'messages': {error}.") from None
@@ -165,7 +165,7 @@ def _render_request(request: ChatRequest, messages: Sequence[ChatMessage], model
         model,
         opens_answer=request.opens_answer,
         continues=request.continue_final_message,
-        **request.chat_template_kwargs,
+        variables=request.chat_template_kwargs,
     )
 
 

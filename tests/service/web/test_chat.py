@@ -88,7 +88,7 @@ def test_generation_prompt_can_be_left_out(service: Service) -> None:
 
 
 def test_template_gets_further_variables_and_ignores_what_it_does_not_know(service: Service) -> None:
-    kwargs = {"enable_thinking": False, "add_generation_prompt": False, "messages": []}
+    kwargs = {"enable_thinking": False, "add_generation_prompt": False, "messages": [], "self": 1}
     assert sent_text(service, HELLO, chat_template_kwargs=kwargs).endswith("<|assistant|>")
 
 
@@ -105,7 +105,7 @@ def test_truncation_drops_the_oldest_turns_whole_and_keeps_the_system(service: S
     for letter in "abc":
         turns += [{"role": "user", "content": letter * 30}, {"role": "assistant", "content": letter * 10}]
     turns += [{"role": "user", "content": "last"}]
-    text = sent_text(service, *turns, truncate_prompt_tokens=-1, max_tokens=30)
+    text = sent_text(service, *turns, truncate_prompt_tokens=-1, max_tokens=70)
     assert (
         text
         == f"<|system|>S<|end|><|user|>{'c' * 30}<|end|><|assistant|>{'c' * 10}<|end|><|user|>last<|end|><|assistant|>"

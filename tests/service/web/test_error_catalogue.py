@@ -271,8 +271,8 @@ CONTEXT = [
         {"prompt": [7] * 120, "max_tokens": 9},
         "context_length_exceeded",
         "prompt",
-        message="This model's maximum context length is 128 tokens, however you requested 129 tokens (120 in your prompt; "
-        "9 for the completion). Please reduce your prompt; or completion length.",
+        message="This model's maximum context length is 128 tokens, however you requested 129 tokens "
+        "(120 in your prompt; 9 for the completion). Please reduce your prompt; or completion length.",
     ),
     completion({"max_tokens": HUGE}, "context_length_exceeded", "prompt"),
     completion(
@@ -339,6 +339,7 @@ MALFORMED = {
     "lone surrogate": b'{"prompt": "\\ud800"}',
     "lone surrogate in a key": b'{"\\uDFFF": 1}',
     "too deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "deep enough to trouble a template": b'{"a":' + b"[" * 200 + b"]" * 200 + b"}",
     "two values": b"{} {}",
 }
 

@@ -1,6 +1,7 @@
 """The text pipeline against its slow, obvious version: search the whole text at once."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def test_text_in_pieces_is_cut_where_the_whole_text_is(
     text: str, stops: list[str], cuts: list[int], keep: bool
 ) -> None:
     edges = [0, *sorted(cuts), len(text)]
-    pieces = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(edges)]
     assert cut_in_pieces(pieces, stops, keep=keep) == cut_at_once(text, stops, keep=keep)
 
 
