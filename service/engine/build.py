@@ -10,6 +10,7 @@ import torch
 
 from model.checkpoint import load_gpt
 from model.config import GPTConfig
+from model.cpu_linear import pack_linears
 from model.kv_cache import page_bytes
 from service.engine.engine import Engine
 from service.engine.pages import PagePool
@@ -48,6 +49,8 @@ def build_engine(
         ValueError: the limits contradict each other or the model's context.
     """
     model = load_gpt(path, device=device, dtype=getattr(torch, dtype))
+    if device == "cpu":
+        pack_linears(model)
     page_size = page_size or default_page_size(model.config, device)
     if kv_cache_tokens is None:
         bytes_per_page = page_bytes(model.config, page_size, getattr(torch, dtype))

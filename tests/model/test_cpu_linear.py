@@ -33,6 +33,14 @@ def test_a_packed_model_gives_the_same_logits(family, tie_embeddings):
         torch.testing.assert_close(packed.logits(packed(idx)), model.logits(model(idx)), atol=1e-4, rtol=1e-5)
 
 
+def test_bfloat16_weights_are_packed_too():
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 70).bfloat16()
+    x = torch.randn(5, 96).bfloat16()
+    with torch.inference_mode():
+        torch.testing.assert_close(CpuLinear(linear, is_shared=False)(x), linear(x), atol=0.05, rtol=0.05)
+
+
 def test_a_weight_shared_with_the_embedding_stays_one_memory():
     model = make_gpt(make_config("gpt2"))
     pack_linears(model)
