@@ -24,7 +24,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/.installed
-	exec $(BIN)/groundup serve $(wildcard checkpoints/*/) --port $(PORT) $(ARGS)
+	exec $(BIN)/groundup serve $(dir $(wildcard checkpoints/*/config.json)) --port $(PORT) $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)

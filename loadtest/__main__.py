@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.host:
         results = run_locust(options.host, options.users, options.seconds)
     else:
-        with serve(options.checkpoints or sorted((ROOT / "checkpoints").glob("*/"))) as host:
+        with serve(
+            options.checkpoints or sorted(config.parent for config in ROOT.glob("checkpoints/*/config.json"))
+        ) as host:
             results = run_locust(host, options.users, options.seconds)
     print(table(results))
     if options.plot and not plot(results, options.plot):

@@ -194,7 +194,11 @@ class _Disguise:
         return places
 
     def _replace(self, text: str, places: set[int]) -> str:
-        return "".join(self._stand_in(char) if place in places else char for place, char in enumerate(text))
+        pieces, start = [], 0
+        for place in sorted(places):
+            pieces += [text[start:place], self._stand_in(text[place])]
+            start = place + 1
+        return "".join(pieces) + text[start:]
 
     def _stand_in(self, character: str) -> str:
         if character not in self._stand_ins:

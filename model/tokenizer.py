@@ -105,14 +105,13 @@ class Tokenizer:
         """Return the bytes of one token; one character may span several tokens. Unknown ids have none."""
         return self._spec.token_bytes.get(token_id, b"")
 
-    def _encode_ordinary(self, text: str) -> Iterator[int]:
+    def _encode_ordinary(self, text: str) -> list[int]:
         if self._spec.normalizes_nfc:
             text = unicodedata.normalize("NFC", text)
         if self._spec.adds_prefix_space and not text.startswith(" "):
             text = " " + text
-        for chunk in _cut_space_runs(text):
-            for rank in self._encoding.encode_ordinary(chunk):
-                yield self._spec.id_of_rank[rank]
+        id_of_rank = self._spec.id_of_rank
+        return [id_of_rank[rank] for chunk in _cut_space_runs(text) for rank in self._encoding.encode_ordinary(chunk)]
 
     def _named_id(self, name: str) -> int:
         token = self.named_tokens.get(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from model.chat import DEFAULT_TEMPLATE
 from model.checkpoint import save_checkpoint
@@ -12,6 +13,9 @@ from model.classifier import GPTClassifier
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.vocabulary import train_bpe
+
+settings.register_profile("shared machine", deadline=None)  # a slow example is not a wrong one
+settings.load_profile("shared machine")
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog, twice. "
