@@ -155,6 +155,7 @@ class EventStream(Response):
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._has_started = True
+        self._last_sent_s = time.monotonic()
 
     async def _send(self, frames: bytes, send: Send) -> None:
         await send({"type": "http.response.body", "body": frames, "more_body": True})

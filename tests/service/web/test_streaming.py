@@ -105,6 +105,11 @@ def test_entries_come_with_the_text_they_belong_to(make_service: ServiceMaker, t
     ]
 
 
+def test_withheld_text_is_not_silence(make_service: ServiceMaker, tokenizer: Tokenizer) -> None:
+    service = make_service(generate=writes(tokenizer.encode("abc")))
+    assert ": keep-alive" not in service.post(COMPLETIONS, PROMPT | {"stream": True, "stop": "abcd"}).text
+
+
 def test_silence_is_filled_with_comments(make_service: ServiceMaker) -> None:
     service = make_service(generate=admitted_then_silent, sse_keepalive_s=0.05)
     stream = Stream(service, PROMPT | {"stream": True})
