@@ -20,7 +20,15 @@ import torch
 from model.checkpoint import load_gpt
 from training.card import Card, save_run
 from training.classify import build_classifier, classify
-from training.config import ClassifyConfig, DemoConfig, InstructConfig, ModelShape, OptimConfig, PretrainConfig
+from training.config import (
+    ClassifyConfig,
+    DemoConfig,
+    InstructConfig,
+    ModelShape,
+    OptimConfig,
+    PretrainConfig,
+    RunConfig,
+)
 from training.data import spam, stories, tasks
 from training.data.classification import Example, Split
 from training.data.conversations import conversations
@@ -32,7 +40,7 @@ from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
 from training.spelled_vocabulary import train_spelled_bpe
 from training.tracking import MetricsLog
-from training.trainer import set_up_torch
+from training.trainer import TrainerState, set_up_torch
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +73,9 @@ class DemoSize:
 QUICK = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
     base_documents=3000,
-    base_steps=160,
+    base_steps=240,
     chat_conversations=24_000,
-    chat_steps=750,
+    chat_steps=900,
     spam_messages=3000,
     spam_steps=150,
     test_items=60,
@@ -76,13 +84,13 @@ QUICK = DemoSize(
 """Under five minutes on two cores."""
 
 FULL = DemoSize(
-    model=ModelShape(family="llama", block_size=256, n_layer=5, n_head=4, n_embd=128),
-    base_documents=16_000,
-    base_steps=650,
+    model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
+    base_documents=10_000,
+    base_steps=600,
     chat_conversations=60_000,
     chat_steps=1900,
-    spam_messages=6000,
-    spam_steps=400,
+    spam_messages=5000,
+    spam_steps=300,
     test_items=100,
 )
 """Under half an hour on two cores."""
@@ -136,7 +144,7 @@ class Demo:
         settings = PretrainConfig(
             **self._common(BASE, size.base_steps),
             data=Path("training/data/stories.py"),
-            batch_size=16,
+            batch_size=8,
             model=size.model,
             vocab_size=size.vocab_size,
         )
@@ -145,7 +153,7 @@ class Demo:
         model = build_model(settings, self.tokenizer)
         ids = [encode_documents(part, self.tokenizer) for part in (train, valid)]
         with MetricsLog(folder / METRICS_FILE) as log:
-            state = pretrain(model, ids[:1], ids[1], settings, log=log)
+            state = whole(pretrain(model, ids[:1], ids[1], settings, log=log), settings)
         results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",
@@ -162,14 +170,14 @@ class Demo:
             **self._common(CHAT, self.size.chat_steps),
             data=Path("training/data/conversations.py"),
             base=self.config.out / BASE,
-            batch_size=64,
+            batch_size=48,
         )
         set_up_torch(settings)
         tokenizer, template = chat_tools(settings)
         model = load_gpt(settings.base)
         train, valid = self.conversations[500:], self.conversations[:500]
         with MetricsLog(folder / METRICS_FILE) as log:
-            state = instruct(model, train, valid, template, tokenizer, settings, log=log)
+            state = whole(instruct(model, train, valid, template, tokenizer, settings, log=log), settings)
         results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
         card = Card(
             summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
@@ -198,7 +206,7 @@ class Demo:
         split = Split(train[300:], train[:300], test)
         model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
         with MetricsLog(folder / METRICS_FILE) as log:
-            state = classify(model, split, labels, self.tokenizer, settings, log=log)
+            state = whole(classify(model, split, labels, self.tokenizer, settings, log=log), settings)
         results = measure_labels(rounded(model), split, labels, self.tokenizer)
         card = Card(
             summary="Tells spam from ham.",
@@ -232,6 +240,17 @@ class Demo:
     def _command(self) -> str:
         full = " --full" if self.config.full else ""
         return f"groundup train-demo{full} --seed {self.config.seed} --out {self.config.out} --overwrite"
+
+
+def whole(state: TrainerState, config: RunConfig) -> TrainerState:
+    """Pass on the state of a run that came to its end; one that was stopped stops the demo, half made.
+
+    Raises:
+        KeyboardInterrupt: somebody asked the run to stop.
+    """
+    if state.step < config.steps:
+        raise KeyboardInterrupt
+    return state
 
 
 def held_out_stories(training: list[str], count: int = 400) -> list[str]:

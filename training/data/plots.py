@@ -66,13 +66,13 @@ WEATHERS = (
 
 TOYS = split_list("ball|kite|drum|boat|hat|bell|lamp|book|doll|ring|scarf|map|cup|flute|coat|key|basket|mirror", "|")
 COLORS = split_list("red blue green yellow white black golden silver purple brown")
-FOODS = split_list("bread|soup|cake|honey|cheese|apple pie|warm milk|rice|jam|pancake", "|")
+FOODS = split_list("bread|soup|cake|honey|cheese|apple pie|warm milk|rice|jam|porridge", "|")
 PLACES = split_list(
     "the forest|the market|the old bridge|the beach|the top of the hill|the lake|the garden|the cave|the river|"
     "the school|the mill|the meadow|the harbor|the tower|the big tree",
     "|",
 )
-BEASTS = split_list("bird|lamb|kitten|puppy|goat|pony|beetle|crab|fish|swan|calf|mole", "|")
+BEASTS = split_list("bird|lamb|kitten|puppy|goat|pony|beetle|hen|fawn|swan|calf|mole", "|")
 
 PLOTS: tuple[Plot, ...] = (
     Plot(  # lost and found
@@ -144,7 +144,7 @@ PLOTS: tuple[Plot, ...] = (
         ),
         (
             "It was only a {beast} at the window. {h} [laughed|had to laugh] and gave it some {food}.",
-            "There was nothing but the wind and the moon. After that, {h} slept well.",
+            "There was nothing but the wind and the moon. After that, {h} was never afraid again.",
         ),
     ),
     Plot(  # the race
@@ -262,7 +262,7 @@ PLOTS: tuple[Plot, ...] = (
         ),
         (
             "{h} thought of gold, and of a castle, and of {food} for a hundred years.",
-            "<h:I want to be as tall as a tree!> said {h}. And so it was. But now {h} did not fit into the house.",
+            "<h:I want to be as tall as a tree!> And so it was. But now {h} did not fit into the house.",
         ),
         (
             "Then {h} saw that {f} was ill in bed. It was not hard to choose anymore.",
@@ -446,7 +446,7 @@ PLOTS: tuple[Plot, ...] = (
         ),
         (
             "Then {f} had an idea. <f:Let it walk in front. We will go where it goes.>",
-            "{h} went up to {place}, as high as possible, and looked in all directions.",
+            "{h} went up the highest hill and looked in all directions.",
         ),
         (
             "And so they came to {place}, and there the mother was. How glad she was!",
@@ -517,7 +517,7 @@ PLOTS: tuple[Plot, ...] = (
             "It lay in the lake, round and pale. <x:I came down to drink, and now I cannot get up.>",
         ),
         (
-            "{h} put it in a {toy} and went up the highest hill with {f}.",
+            "{h} put it in a basket and went up the highest hill with {f}.",
             "{h} and {f} made a ladder out of all the chairs in the town.",
         ),
         (

@@ -157,7 +157,7 @@ class _Teller:
         person = self.people[who]
         if person.kind in ("girl", "boy"):
             return f"{person.name} from next door"
-        return self.rng.choice((f"{person.name} the {person.kind}", f"{person.name}, the {person.kind},"))
+        return f"{person.name} the {person.kind}"
 
 
 def _title(person: Person) -> str:

@@ -42,7 +42,7 @@ NOUNS_BY_CATEGORY: dict[str, tuple[str, ...]] = {
         "building": """airport bakery bank barn cabin castle cathedral chapel church cinema clinic cottage dairy
             factory farm fort garage hospital hotel hut inn library mill museum office palace pharmacy
             prison pyramid school shed shop stable studio temple tent theater tower villa warehouse windmill""",
-        "person": """actor artist baker barber butler captain carpenter chef cleaner clerk clown coach cook dancer
+        "person": """actor artist baker barber butler captain carpenter chef cleaner clerk clown cook dancer
             dentist doctor driver editor farmer florist gardener guard hunter jeweler judge juggler king
             lawyer librarian mechanic miner nurse painter pilot pirate plumber poet porter priest prince
             princess queen ranger reporter sailor scout singer smith soldier student surgeon tailor teacher
