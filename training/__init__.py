@@ -1,0 +1,9 @@
+"""How a model is taught: recipes, one loop, embedded data. Imports `model`, never `service`; nothing here by itself.
+
+pretrain, instruct, classify   the recipes: a model, its data, a loss
+trainer, loss, optim           the one loop and what it needs
+data                           texts, conversations and labels, read or generated
+evaluate, baselines, decode    how good it is, and beside what
+card, tracking, run_folder     what a run leaves behind
+demo                           the three demo models, from nothing
+"""
