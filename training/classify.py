@@ -35,6 +35,9 @@ from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)
 
+READING_WINDOWS = 8
+"""Windows in a step of next-token training on the texts that are to be classified."""
+
 
 def run(config: ClassifyConfig) -> None:
     """Train a classifier on labelled texts and write its checkpoint, beside two baselines on the same split.
@@ -98,6 +101,7 @@ def build_classifier(
 
     Raises:
         CheckpointError: the base cannot be used.
+        KeyboardInterrupt: asked to stop while reading the texts.
     """
     if config.base is not None:
         body = load_gpt(config.base)
@@ -112,14 +116,24 @@ def build_classifier(
 
 
 def read_texts(model: GPT, texts: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig) -> None:
-    """Train a model in place to continue the texts, so that it knows their words before it learns their classes."""
+    """Train a model in place to continue the texts, so that it knows their words before it learns their classes.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; there is nothing worth saving yet.
+    """
     ids = encode_documents(texts, tokenizer)
     block_size = min(model.config.block_size, 128)
     windows = TokenWindows(
-        [ids], block_size=block_size, stride=block_size // 8, batch_size=config.batch_size, seed=config.seed
+        [ids],
+        block_size=block_size,
+        stride=block_size // 8,
+        batch_size=READING_WINDOWS,
+        seed=config.seed,
     )
     reading = config.model_copy(update={"steps": config.warmup_lm_steps, "optim": OptimConfig()})
-    Trainer(model, next_token_loss, windows, reading, title="read texts").fit()
+    state = Trainer(model, next_token_loss, windows, reading, title="read texts").fit()
+    if state.step < reading.steps:
+        raise KeyboardInterrupt
 
 
 def classify(

@@ -124,7 +124,7 @@ class Trainer(Generic[M]):
         totals, num_tokens = Totals(), 0
         for batch in cut(self.batches(self.state.step), self.config.micro_batch_size):
             sums = self.loss(self.model, self._on_device(batch))
-            sums.loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(sums.loss)
             totals.add(sums)
             num_tokens += batch["idx"].numel()
 

@@ -117,7 +117,7 @@ def test_a_text_too_short_to_learn_from_is_one_line_on_the_terminal(
 
 @pytest.mark.slow
 def test_tiny_shakespeare_is_learned_better_than_letter_frequencies(data_dir: Path, tmp_path: Path) -> None:
-    """The recipe at a hundredth of its length; the full run's figures are in docs/results.md."""
+    """The recipe of a few CPU-minutes, shrunk to seconds."""
     config = make_config(
         data_dir / "tinyshakespeare" / "input.txt",
         out=tmp_path / "shakespeare",
