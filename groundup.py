@@ -46,7 +46,9 @@ VERBS = {
     "instruct": Verb("training.config:InstructConfig", "training.instruct:run", "teach a base model to answer"),
     "evaluate": Verb("training.config:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"),
     "train-demo": Verb("training.config:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
-    "bench": Verb("service.settings:BenchSettings", "service.bench.command:run", "measure the engine beside transformers"),
+    "bench": Verb(
+        "service.settings:BenchSettings", "service.bench.command:run", "measure the engine beside transformers"
+    ),
 }
 
 
