@@ -147,7 +147,7 @@ def _read_split(split: Mapping[str, Any]) -> str:
     pattern = str(split["pattern"]["Regex"])
     match split["behavior"], split["invert"]:
         case "Isolated", False:  # matches are pieces, and so is what lies between; tiktoken drops what lies between
-            return pattern if pattern.endswith(r"|\s+(?!\S)|\s+") else f"(?:{pattern})|(?:(?!{pattern})[\\s\\S])+"
+            return f"(?:{pattern})|(?:(?!{pattern})[\\s\\S])+"
         case "Removed", True:
             return pattern
         case behavior, invert:
