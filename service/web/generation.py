@@ -35,7 +35,7 @@ class Plan:
     model: ServedModel
     prompts: Sequence[Prompt]
     params: SamplingParams
-    """Of every sequence, but for `max_tokens` and `seed`."""
+    """Of every sequence, but for the seed and the limits, which depend on its prompt."""
     seed: int | None
     n: int
     output: OutputOptions
@@ -136,7 +136,8 @@ class Generation:
         queue_deadline_s = min(self.timings.started_s + queue_timeout_s, deadline_s)
         for number, prompt in enumerate(plan.prompts):
             seed = secrets.randbits(63) if plan.seed is None else plan.seed
-            params = replace(plan.params, max_tokens=prompt.max_tokens, seed=seed)
+            min_tokens = min(plan.params.min_tokens, prompt.max_tokens)
+            params = replace(plan.params, max_tokens=prompt.max_tokens, min_tokens=min_tokens, seed=seed)
             for choice, indices in enumerate(self._choices_of(number)):
                 output = SequenceOutput(plan.model.tokenizer, prompt.token_ids, plan.output, plan.echoes[number])
                 uid = uuid.uuid4().hex

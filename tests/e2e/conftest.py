@@ -8,7 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from model.checkpoint import save_checkpoint
+from model.tokenizer import Tokenizer
 from tests.program import Program, run_program
+from tests.tiny import make_config, make_gpt
 
 SETTINGS = {"port": 0, "num-threads": 1, "drain-delay-s": 0}
 
@@ -43,6 +46,14 @@ def server(tiny_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """One server of all three checkpoints for every test that leaves it as it was."""
     with start_server(tiny_checkpoints, tmp_path_factory.mktemp("server") / "server.log") as shared:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def long_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A random model whose context of 8192 tokens keeps one sequence busy for seconds."""
+    path = tmp_path_factory.mktemp("long") / "long"
+    save_checkpoint(path, make_gpt(make_config("gpt2", block_size=8192)), tokenizer, model_card="# Random\n")
+    return path
 
 
 @contextmanager

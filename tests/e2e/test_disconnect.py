@@ -7,15 +7,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model.checkpoint import save_checkpoint
-from model.tokenizer import Tokenizer
 from tests.e2e.conftest import Server, start_server
 from tests.program import poll
-from tests.tiny import make_config, make_gpt
 
 pytestmark = pytest.mark.slow
 
@@ -28,13 +26,11 @@ GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
 
 
 @pytest.fixture(scope="module")
-def slow_server(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Iterator[Server]:
+def slow_server(long_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One slot, eight tokens in a step, a long context: every phase lasts long enough to leave in it."""
-    folder = tmp_path_factory.mktemp("long")
-    config = make_config("gpt2", block_size=8192)
-    save_checkpoint(folder / "long", make_gpt(config), tokenizer, model_card="# Random\n")
-    settings = {"max_num_seqs": 1, "max_num_batched_tokens": 8, "kv_cache_tokens": 8192}
-    with start_server(folder, folder.with_name("log.txt"), "long", **settings) as server:
+    settings = {"max_num_seqs": 1, "max_num_batched_tokens": 8}
+    log = tmp_path_factory.mktemp("slow") / "server.log"
+    with start_server(long_checkpoint.parent, log, long_checkpoint.name, **settings) as server:
         yield server
 
 

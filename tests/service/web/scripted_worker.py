@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 from fastapi import FastAPI
 
 from service.host.messages import (
@@ -32,6 +33,8 @@ from service.web.models import ServedModels
 from service.web.routes import install
 
 T = TypeVar("T")
+
+_decode = msgspec.msgpack.Decoder(ToWorker).decode
 Script = Callable[[Any], Iterable[Event]]
 
 
@@ -55,6 +58,7 @@ class ScriptedWorker:
         return [message for message in self.sent if not isinstance(message, Cancel)]
 
     def send(self, message: ToWorker) -> None:
+        message = _decode(msgspec.msgpack.encode(message))  # only what the wire can carry arrives
         self.sent.append(message)
         if isinstance(message, Cancel):
             self._cancelled.update(message.uids)

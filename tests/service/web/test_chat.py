@@ -71,6 +71,12 @@ def test_answer_may_fill_the_rest_of_the_context(service: Service) -> None:
     assert request.params.max_tokens == 128 - len(request.prompt_ids)
 
 
+def test_a_minimum_beyond_the_context_is_the_whole_rest(service: Service) -> None:
+    talk(service, min_tokens=10**30)
+    params = service.generate.requests[0].params
+    assert params.min_tokens == params.max_tokens
+
+
 def test_newer_name_of_the_token_limit_wins(service: Service) -> None:
     talk(service, max_tokens=5, max_completion_tokens=7)
     assert service.generate.requests[0].params.max_tokens == 7

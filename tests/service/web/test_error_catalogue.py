@@ -559,6 +559,22 @@ def test_too_many_waiting_tokens_are_overload(make_service: ServiceMaker) -> Non
     check(response, 503, "server_overloaded", None, type_="server_error")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_engine_that_dies_fails_what_it_was_doing(make_service: ServiceMaker, stream: bool) -> None:
+    def script(message: Generate) -> Iterable[Event]:
+        yield Admitted(message.uid, 0.0, 0)
+        service.frontend.on_message(WorkerDown("generate"))
+
+    service = make_service(generate=script)
+    response = service.post(COMPLETIONS, BASE | {"stream": stream, "n": 2})
+    if stream:
+        *_, last = parse_events(response.text)
+        assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "internal_error")
+    else:
+        check(response, 500, "internal_error", None, type_="server_error")
+    assert service.generate.cancelled == []
+
+
 def test_aborted_while_shutting_down_is_an_event(make_service: ServiceMaker) -> None:
     service = make_service(generate=admitted_then_silent)
 

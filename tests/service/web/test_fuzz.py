@@ -1,0 +1,53 @@
+"""Whatever JSON a client sends: an answer or a typed refusal, never a fault of ours."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.web.protocol import ChatRequest, ClassifyRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from tests.service.web.conftest import ServiceMaker
+
+numbers = st.one_of(
+    st.integers(-3, 200), st.integers(-(10**300), 10**300), st.floats(allow_nan=False, allow_infinity=False)
+)
+texts = st.one_of(
+    st.text(max_size=8), st.sampled_from(["text", "user", "assistant", "left", "auto", "<|end|>", "json_object"])
+)
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+names = st.one_of(texts, st.sampled_from(["role", "content", "type", "text", "include_usage", "self", "1"]))
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(names, inner, max_size=4)),
+    max_leaves=8,
+)
+
+ENDPOINTS = {
+    "/v1/completions": (CompletionRequest, {"model": "tiny-base", "prompt": "Hello"}),
+    "/v1/chat/completions": (
+        ChatRequest,
+        {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}]},
+    ),
+    "/classify": (ClassifyRequest, {"model": "tiny-spam", "input": "Hello"}),
+    "/tokenize": (TokenizeRequest, {"model": "tiny-chat"}),
+    "/detokenize": (DetokenizeRequest, {"model": "tiny-chat"}),
+}
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_json_gets_an_answer_or_a_typed_refusal(make_service: ServiceMaker, path: str, data: st.DataObject) -> None:
+    body_type, valid = ENDPOINTS[path]
+    fields = data.draw(st.dictionaries(st.sampled_from(sorted(body_type.model_fields)), values, max_size=4))
+    body: dict[str, Any] = {**valid, **fields} if data.draw(st.integers(0, 3)) else fields
+    response = make_service(max_logprobs=20).post(path, body)
+    if response.status_code == 200:
+        return
+    assert response.status_code in (400, 404), (body, response.text)
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["code"] is not None
+    assert error["param"]
+    assert error["param"].split(".")[0].split("[")[0] in {*body_type.model_fields, "messages"}
