@@ -4,9 +4,11 @@ Who owns which page is decided elsewhere; here a row only names its pages. A pag
 shared tightly, reading it means gathering) or a whole sequence (attention reads it in place, the faster way on a CPU).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,8 +40,8 @@ class PagedKVCache:
         shape = (num_pages, config.num_kv_heads, page_size, config.head_dim)
         self.page_size = page_size
         self.num_pages = num_pages
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.keys = [make_memory(shape, device, dtype) for _ in range(config.n_layer)]
+        self.values = [make_memory(shape, device, dtype) for _ in range(config.n_layer)]
 
     def plan(self, rows: Sequence[Row]) -> "KVPlan":
         """Prepare one forward pass over the new tokens of `rows`, concatenated in this order, single tokens first.
@@ -165,6 +167,17 @@ class _Chunk:
         if len(self.pages) == 1:  # read in place
             return memory[self.pages[0] : self.pages[0] + 1, :, : self.span]  # (1, H_kv, S, D)
         return memory[self.table].transpose(0, 1).flatten(1, 2)[None, :, : self.span]  # (1, H_kv, S, D)
+
+
+def make_memory(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Allocate zeros; on a CPU, where they cost memory only once written.
+
+    They must be zeros: attention gives no weight to what lies beyond a sequence, but no weight times NaN is NaN.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    untouched = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)  # calloc; torch.zeros would write them all
+    return torch.from_numpy(untouched).view(dtype).view(*shape)
 
 
 def page_bytes(config: GPTConfig, page_size: int, dtype: torch.dtype) -> int:

@@ -163,7 +163,20 @@ class ServiceSettings(EngineSettings):
 
 
 class BenchSettings(EngineSettings):
-    """Measure the engine beside transformers on the same random weights."""
+    """Measure the engine beside transformers on the same random weights, alone and over HTTP."""
+
+    preset: Literal["gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "tiny-gpt2"] = "gpt2-small"
+    """Shape of the model."""
+    concurrency: tuple[PositiveInt, ...] = (1, 8, 32)
+    """Numbers of requests at once."""
+    prompt_tokens: PositiveInt = 64
+    """Length of each prompt."""
+    new_tokens: PositiveInt = 48
+    """Tokens to generate for each."""
+    repeats: PositiveInt = 3
+    """Runs of each; they are interleaved, and their median counts."""
+    http: bool = True
+    """Whether to measure the most concurrent case through a server too."""
 
 
 def _read_keys(path: Path) -> list[str]:

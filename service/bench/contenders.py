@@ -1,0 +1,83 @@
+"""Our engine and transformers, each as the time it takes to continue a batch of prompts by a number of tokens.
+
+Both greedy, both to the last token: no end token stops either, and both give the same ids.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from model.sampling_params import SamplingParams
+from service.engine.build import build_engine
+from service.engine.request import NewToken, Request
+from service.settings import BenchSettings
+
+Prompts = Sequence[list[int]]
+
+
+class Contender(Protocol):
+    """Something that continues prompts."""
+
+    name: str
+
+    def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:
+        """Continue all prompts at once; return the seconds it took and the new ids of each."""
+
+
+class OurEngine:
+    """The engine of the service, in this process."""
+
+    name = "engine"
+
+    def __init__(self, path: Path, settings: BenchSettings) -> None:
+        self._engine = build_engine(
+            path,
+            max_num_seqs=settings.max_num_seqs,
+            max_num_batched_tokens=settings.max_num_batched_tokens,
+            kv_cache_tokens=settings.kv_cache_tokens,
+            page_size=settings.page_size,
+            device=settings.device,
+            dtype=settings.dtype,
+        )
+
+    def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:
+        params = SamplingParams(max_tokens=num_new, temperature=0, ignore_eos=True)
+        outputs: list[list[int]] = [[] for _ in prompts]
+        started_s = time.perf_counter()
+        for i, prompt_ids in enumerate(prompts):
+            self._engine.add(Request(str(i), prompt_ids, params))
+        while self._engine.has_work:
+            for output in self._engine.step():
+                if isinstance(output, NewToken) and output.token_id is not None:
+                    outputs[int(output.uid)].append(output.token_id)
+        return time.perf_counter() - started_s, outputs
+
+
+class Transformers:
+    """The peer: `generate` of the library, one batch."""
+
+    name = "transformers"
+
+    def __init__(self, path: Path, settings: BenchSettings) -> None:
+        dtype = getattr(torch, settings.dtype)
+        model: Any = GPT2LMHeadModel.from_pretrained(path, dtype=dtype)
+        self._model = model.to(settings.device).eval()
+        self._model.generation_config.eos_token_id = None
+
+    def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:
+        idx = torch.tensor(prompts, device=self._model.device)  # (B, T)
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            result = self._model.generate(
+                idx,
+                attention_mask=torch.ones_like(idx),
+                max_new_tokens=num_new,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        outputs = result[:, idx.shape[1] :].tolist()
+        return time.perf_counter() - started_s, outputs

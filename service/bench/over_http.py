@@ -1,0 +1,149 @@
+"""The same work through a real server: `groundup serve` in processes of its own, and streams read from raw sockets.
+
+The client shares the machine with the server, so it parses nothing while the clock runs: it waits for the end of each
+stream and counts afterwards.
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from service.settings import BenchSettings
+
+END_OF_STREAM = b"data: [DONE]"
+START_TIMEOUT_S = 120
+MEBIBYTE = 2**20
+
+
+class Rest(NamedTuple):
+    """What a server takes when nobody calls it."""
+
+    cpu_share: float
+    """CPU seconds per second, all processes together."""
+    worker_bytes: int
+    """Anonymous memory of its largest process: weights, cache in use and the interpreter, without mapped files."""
+
+
+class Server:
+    """A running `groundup serve`."""
+
+    name = "engine over HTTP"
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int, model: str) -> None:
+        self._process = process
+        self._port = port
+        self._model = model
+
+    def run(self, prompts: Sequence[list[int]], num_new: int) -> float:
+        """Stream one completion per prompt, all at once, and return the seconds until the last has ended."""
+        bodies = [self._request(prompt_ids, num_new) for prompt_ids in prompts]
+        started_s = time.perf_counter()
+        answers = asyncio.run(self._exchange(bodies))
+        elapsed_s = time.perf_counter() - started_s
+        for answer in answers:
+            num_tokens = re.search(rb'"completion_tokens": ?(\d+)', answer)
+            if num_tokens is None or int(num_tokens[1]) != num_new:
+                raise RuntimeError(f"a stream did not bring {num_new} tokens: {answer[-400:]!r}")
+        return elapsed_s
+
+    def rest(self, seconds: float = 5.0) -> Rest:
+        """Watch the idle server for a while."""
+        pids = list(_family(self._process.pid))
+        before_s = sum(_cpu_s(pid) for pid in pids)
+        time.sleep(seconds)
+        cpu_s = sum(_cpu_s(pid) for pid in pids) - before_s
+        return Rest(cpu_s / seconds, max(_anonymous_bytes(pid) for pid in pids))
+
+    def _request(self, prompt_ids: list[int], num_new: int) -> bytes:
+        body = {
+            "model": self._model,
+            "prompt": prompt_ids,
+            "max_tokens": num_new,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        content = json.dumps(body).encode()
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + content
+
+    async def _exchange(self, requests: Sequence[bytes]) -> list[bytes]:
+        return await asyncio.gather(*(self._stream(request) for request in requests))
+
+    async def _stream(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(request)
+        answer = bytearray()
+        while END_OF_STREAM not in answer[-64:] and (part := await reader.read(1 << 16)):
+            answer += part
+        writer.close()
+        return bytes(answer)
+
+
+@contextmanager
+def serving(path: Path, settings: BenchSettings) -> Iterator[Server]:
+    """Serve a checkpoint on a free port for as long as the block runs.
+
+    Raises:
+        RuntimeError: the server ended or said nothing before it was ready.
+    """
+    flags = {
+        "port": 0,
+        "drain-delay-s": 0,
+        "max-num-seqs": settings.max_num_seqs,
+        "max-num-batched-tokens": settings.max_num_batched_tokens,
+        "kv-cache-tokens": settings.kv_cache_tokens,
+        "page-size": settings.page_size,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "num-threads": settings.num_threads,
+    }
+    arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    command = [sys.executable, "-m", "groundup", "serve", str(path), *arguments]
+    log = path.parent / "server.log"
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, text=True) as process:
+        try:
+            yield Server(process, _wait_for_port(process, log), path.name)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for_port(process: "subprocess.Popen[str]", log: Path) -> int:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if match := re.search(r"on http://\S+?:(\d+)", log.read_text()):
+            return int(match[1])
+        time.sleep(0.2)
+    raise RuntimeError(f"the server did not become ready: {log.read_text()[-1000:]}")
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _family(int(child))
+
+
+def _cpu_s(pid: int) -> float:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = after_name[11:13]  # proc(5): utime and stime, in clock ticks
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _anonymous_bytes(pid: int) -> int:
+    match = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) * 1024 if match else 0
