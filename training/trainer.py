@@ -193,7 +193,14 @@ def set_up_torch(config: RunConfig) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Resolve `auto` to a GPU if there is one."""
+    """Resolve `auto` to a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name} cannot be used here: {str(error).splitlines()[0]}") from None

@@ -12,7 +12,7 @@ from tests.tiny import make_config, make_gpt
 from training.config import OptimConfig, RunConfig
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
 from training.tracking import MetricsLog
-from training.trainer import NonFiniteError, Trainer, cut
+from training.trainer import NonFiniteError, Trainer, cut, pick_device
 
 
 def make_run(**changes: object) -> RunConfig:
@@ -176,3 +176,9 @@ def test_optimizer_settings_reach_the_optimizers() -> None:
         make_gpt(make_config("gpt2")), next_token_loss, masked_batch, make_run(optim=OptimConfig(name="adamw"))
     )
     assert [type(optimizer).__name__ for optimizer in trainer.optimizers] == ["AdamW"]
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="--device: warp"):
+        pick_device("warp")
