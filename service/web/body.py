@@ -55,7 +55,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         )
         if b"\\ud" in body.lower():
             _refuse_lone_surrogates(value)
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        if isinstance(value, dict) and body.count(b"[") + body.count(b"{") > MAX_DEPTH:
             _refuse_depth(value)
     except (ValueError, RecursionError):
         raise MalformedJson from None
@@ -81,18 +81,16 @@ def _parse_int(literal: str) -> int:
     return int(literal)
 
 
-def _refuse_depth(root: object) -> None:
-    level = [root]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for value in level for child in _children(value)]
+def _refuse_depth(root: dict[str, Any]) -> None:
+    level: list[Any] = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for value in level for child in _children(value) if isinstance(child, dict | list)]
     if level:
         raise ValueError("nesting too deep")
 
 
-def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _children(container: Any) -> Iterable[object]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _refuse_lone_surrogates(value: object) -> None:

@@ -47,7 +47,7 @@ class Call:
             ApiError: the request failed.
             ClientGone: nobody waits for the answer any more.
         """
-        if not self._events:
+        if not (self._events or self._failure or self._is_abandoned):
             await self._wait(timeout_s)
         self._wake.clear()
         if self._is_abandoned:
@@ -73,7 +73,7 @@ class Call:
         self._wake.set()
 
     async def _wait(self, timeout_s: float | None) -> None:
-        if timeout_s is None or self._wake.is_set():
+        if timeout_s is None:
             await self._wake.wait()
             return
         timer = asyncio.get_running_loop().call_later(timeout_s, self._wake.set)

@@ -17,7 +17,7 @@ from service.host.messages import Classified, Classify
 from service.settings import ServiceSettings
 from service.web.errors import ClientGone, ContextLengthExceeded, InvalidParameter
 from service.web.frontend import Frontend
-from service.web.intake import take_in, timeout_of
+from service.web.intake import in_good_time, take_in, timeout_of
 from service.web.middleware import exchange_of
 from service.web.models import ServedModel
 from service.web.prompts import FIT, encode_texts, truncate
@@ -37,7 +37,7 @@ class ClassifyRoute:
         received = await take_in(request, ClassifyRequest, choose, self._settings)
         body, model = received.body, received.model
         _check_top_k(body, model)
-        items = encode_items(body, model)
+        items = await in_good_time(received.size_bytes, encode_items, body, model)
         logits = await self._score(request, model, items)
         answer = {
             "id": "classify-" + uuid.uuid4().hex,

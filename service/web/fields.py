@@ -1,14 +1,15 @@
 """Field types of request bodies: what JSON may stand in each, and the complaint when something else does.
 
-A complaint is a pydantic error; `validation` turns the first of them into an answer. No whole request is known here.
+No whole request is known here; `protocol` puts the fields together.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticKnownError
 
+from service.web.complaints import absent, array_too_long, complaint, empty_array, unsupported, wrong_type
 from service.web.errors import quote
 
 MAX_STOPS = 4
@@ -16,67 +17,11 @@ MAX_STOP_CHARS = 1000
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIASES = 1024
 
-Value = TypeVar("Value")
-
 
 class Body(BaseModel):
     """A JSON object sent by a client. Strict: `true` is not a number, `"16"` is not an integer."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", arbitrary_types_allowed=True)
-
-
-def complaint(code: str, message: str, *, at: str = "", param: str = "") -> PydanticCustomError:
-    """Build an error with one of the API's codes.
-
-    `at` extends the path of the field (`[2]`, `.type`); `param` replaces it, for checks across fields. Either way
-    `{param}` in the message stands for the resulting path.
-    """
-    return PydanticCustomError("complaint", "complaint", {"code": code, "message": message, "at": at, "param": param})
-
-
-def wrong_type(expected: str, value: object, *, at: str = "") -> PydanticCustomError:
-    return PydanticCustomError("wrong_type", "wrong_type", {"expected": expected, "value": value, "at": at})
-
-
-def absent(at: str = "", *, param: str = "") -> PydanticCustomError:
-    return complaint("missing_required_parameter", "Missing required parameter: '{param}'.", at=at, param=param)
-
-
-def unsupported(param: str = "") -> PydanticCustomError:
-    message = "Unsupported parameter: '{param}' is not supported with this model."
-    return complaint("unsupported_parameter", message, param=param)
-
-
-def empty_array(at: str = "", *, param: str = "") -> PydanticCustomError:
-    message = "Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead."
-    return complaint("empty_array", message, at=at, param=param)
-
-
-def array_too_long(limit: int, length: int) -> PydanticCustomError:
-    message = (
-        f"Invalid '{{param}}': array too long. Expected an array with maximum length {limit}, "
-        f"but got an array with length {length} instead."
-    )
-    return complaint("array_above_max_length", message)
-
-
-def json_type(value: object) -> str:
-    """Name a value's JSON type with its article."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int():
-            return "an integer"
-        case float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
 
 
 def _whole(value: object) -> object:
@@ -142,10 +87,11 @@ def _texts_or_ids(value: object, *, limit_setting: str, info: ValidationInfo) ->
         return tuple(_token_ids(item, at=f"[{i}]") for i, item in enumerate(value))
     if not isinstance(value[0], str):
         raise wrong_type("a string, an integer or an array", value[0], at="[0]")
-    return tuple(_text(item, at=f"[{i}]") for i, item in enumerate(value))
+    return tuple(text_of(item, at=f"[{i}]") for i, item in enumerate(value))
 
 
-def _text(value: object, *, at: str) -> str:
+def text_of(value: object, *, at: str) -> str:
+    """Return the value if it is a string, and complain if not."""
     if not isinstance(value, str):
         raise wrong_type("a string", value, at=at)
     return value
@@ -192,7 +138,7 @@ def _stops(value: object) -> tuple[str, ...]:
 
 
 def _stop(value: object, *, at: str) -> str:
-    text = _text(value, at=at)
+    text = text_of(value, at=at)
     if not text:
         raise complaint("invalid_value", "Invalid '{param}': a stop string must not be empty.", at=at)
     if len(text) > MAX_STOP_CHARS:
@@ -261,31 +207,3 @@ Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Seed = Annotated[Int, Field(ge=-(2**63), le=2**63 - 1)]
 StopTokenIds = Annotated[list[Annotated[Int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKEN_IDS)]
 Side = Literal["left", "right"]
-
-_ROLES_THAT_REFUSE = ("assistant",)
-_TEXT_PARTS = ("text", "input_text", "output_text")
-
-
-def joined_content(parts: Sequence[object], role: str) -> str:
-    """Concatenate the text parts of a message."""
-    if not parts:
-        raise empty_array(".content")
-    return "".join(_part_text(part, role, at=f".content[{i}]") for i, part in enumerate(parts))
-
-
-def _part_text(part: object, role: str, *, at: str) -> str:
-    if not isinstance(part, Mapping):
-        raise wrong_type("an object", part, at=at)
-    kind = part.get("type")
-    if kind is None:
-        raise absent(f"{at}.type")
-    if not isinstance(kind, str):
-        raise wrong_type("a string", kind, at=f"{at}.type")
-    field = "refusal" if kind == "refusal" and role in _ROLES_THAT_REFUSE else "text"
-    if field == "text" and kind not in _TEXT_PARTS:
-        noun = kind.partition("_")[0]
-        message = f"Invalid value: {quote(kind)}. {quote(noun)[1:-1]} input is not supported by this model."
-        raise complaint("invalid_value", message, at=f"{at}.type")
-    if part.get(field) is None:
-        raise absent(f"{at}.{field}")
-    return _text(part[field], at=f"{at}.{field}")

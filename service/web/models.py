@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from model.chat import ChatTemplate
 from model.directory import Checkpoint, Kind, read_checkpoint, weight_files
 from model.tokenizer import Tokenizer
 from service.settings import ServiceSettings
+from service.web.complaints import json_type
 from service.web.errors import InvalidParameter, UnknownModel, UnsupportedModel
-from service.web.fields import json_type
 
 Capability = Literal["completions", "chat", "classify"]
 WorkerName = Literal["generate", "classify"]
@@ -91,7 +91,7 @@ class ServedModels:
             raise ValueError(f"--default-model: {default_id!r} is none of {', '.join(self._models)}")
         self._default_id = default_id
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
     def get(self, model_id: str) -> ServedModel:

@@ -146,11 +146,9 @@ class SequenceOutput:
         text = "" if ends_sequence else self._pipeline.push(token_id)
         if self._options.keeps_entries:
             is_shown = not ends_sequence and token_id not in self._skipped_ids
-            gained = self._pipeline.num_chars - start
-            end = (
-                start + max(gained, 1) if is_shown else start
-            )  # a token without text yet is part of the next character
-            self._pending.append((end, TokenEntry(token_id, event.logprob, self._offset + start, is_shown)))
+            # A token that completed no character is part of the next one.
+            gained = max(1, self._pipeline.num_chars - start) if is_shown else 0
+            self._pending.append((start + gained, TokenEntry(token_id, event.logprob, self._offset + start, is_shown)))
         return text
 
     def _delta(self, text: str) -> Delta:

@@ -1,5 +1,6 @@
 """From what a client wrote to the token ids the model reads: encoding, truncation, and the limit of the context."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -7,10 +8,11 @@ from typing import Any, Literal
 
 from model.chat import ChatTemplateError
 from service.settings import ServiceSettings
+from service.web.conversation import ChatMessage
 from service.web.errors import ContextLengthExceeded, InvalidParameter
 from service.web.fields import TokenIds
 from service.web.models import ServedModel
-from service.web.protocol import ChatMessage, ChatRequest, CompletionRequest
+from service.web.protocol import ChatRequest, CompletionRequest
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -145,16 +147,20 @@ def _fit_completion(token_ids: list[int], max_tokens: int, model: ServedModel, s
 
 def _encode_chat(request: ChatRequest, model: ServedModel) -> list[int]:
     """Render; with `truncate_prompt_tokens`, leave out the oldest turns, whole, until the rest fits."""
-    messages = list(request.messages)
-    token_ids = _render_request(request, messages, model)
+    if request.truncate_prompt_tokens is None:
+        return _render_request(request, request.messages, model)
     limit = request.truncate_prompt_tokens
-    if limit is None:
-        return token_ids
     keep = model.context - (request.token_limit or 1) if limit == FIT else limit
-    while len(token_ids) > keep and (shorter := _without_oldest_turn(messages)):
-        messages = shorter
-        token_ids = _render_request(request, messages, model)
-    if limit != FIT and len(token_ids) > keep:
+    turns = _droppable_turns(request.messages)
+
+    def render_without(num_turns: int) -> list[int]:
+        dropped = {i for turn in turns[:num_turns] for i in turn}
+        messages = [message for i, message in enumerate(request.messages) if i not in dropped]
+        return _render_request(request, messages, model)
+
+    fewest = bisect_left(range(len(turns)), True, key=lambda num_turns: len(render_without(num_turns)) <= keep)
+    token_ids = render_without(fewest)
+    if len(token_ids) > keep:
         raise ContextLengthExceeded.of_messages(keep, len(token_ids))
     return token_ids
 
@@ -169,14 +175,13 @@ def _render_request(request: ChatRequest, messages: Sequence[ChatMessage], model
     )
 
 
-def _without_oldest_turn(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """Drop the first question with its answers, never the system's nor the last message; empty when none is left."""
-    droppable = [i for i, message in enumerate(messages[:-1]) if message.role not in ("system", "developer")]
-    if not droppable:
-        return []
-    turn = [droppable[0]]
-    for i in droppable[1:]:
-        if messages[i].role == "user":
-            break
-        turn.append(i)
-    return [message for i, message in enumerate(messages) if i not in turn]
+def _droppable_turns(messages: Sequence[ChatMessage]) -> list[list[int]]:
+    """Group messages by question and answers, oldest first; the system's and the last message are in no group."""
+    turns: list[list[int]] = []
+    for i, message in enumerate(messages[:-1]):
+        if message.role in ("system", "developer"):
+            continue
+        if message.role == "user" or not turns:
+            turns.append([])
+        turns[-1].append(i)
+    return turns

@@ -4,11 +4,13 @@ Only shapes, ranges and rules between fields. What needs a model, a tokenizer or
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.web.complaints import absent, complaint, empty_array, unsupported
+from service.web.conversation import ChatMessage
 from service.web.fields import (
     Body,
     Inputs,
@@ -28,19 +30,11 @@ from service.web.fields import (
     Stops,
     StopTokenIds,
     Temperature,
-    absent,
     at_most_setting,
-    complaint,
-    empty_array,
-    joined_content,
-    unsupported,
     unsupported_unless,
-    wrong_type,
 )
 
 MAX_TOP_LOGPROBS = 20
-
-Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class RequestBody(Body):
@@ -182,42 +176,6 @@ class CompletionRequest(GenerationRequest, _CompletionHead):
     @property
     def wanted_logprobs(self) -> int | None:
         return self.logprobs
-
-
-class ChatMessage(Body):
-    """One turn; its content is plain text by now."""
-
-    role: Role
-    content: Any = None
-    name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _join_content(cls, value: Any) -> Any:
-        """Concatenate text parts. Runs first, so that the field holds a string however it was sent."""
-        if not isinstance(value, dict) or "content" not in value or not isinstance(value.get("role"), str):
-            return value
-        content = value["content"]
-        if isinstance(content, list):
-            return {**value, "content": joined_content(content, value["role"])}
-        if content is not None and not isinstance(content, str):
-            raise wrong_type("a string or an array", content, at=".content")
-        return value
-
-    @model_validator(mode="after")
-    def _check_content(self) -> Self:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            if "content" in self.model_fields_set:
-                raise wrong_type("a string or an array", None, at=".content")
-            raise absent(".content")
-        return self
-
-    def for_template(self) -> dict[str, Any]:
-        """Return what the chat template sees."""
-        fields = {"name": self.name, "tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
-        return {"role": self.role, "content": self.content or ""} | {k: v for k, v in fields.items() if v is not None}
 
 
 class _ChatHead(RequestBody):

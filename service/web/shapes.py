@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from service.web.generation import Plan
 from service.web.logprobs import chat_logprobs, legacy_logprobs
 from service.web.output import Delta
+from service.web.plan import Plan
 
 
 class Shape:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -66,15 +67,11 @@ class ChunkWriter:
     def _delta(self, index: int, delta: Delta) -> bytes:
         if delta.is_plain and not self._has_running_usage:
             return self._text(index, delta.text)
-        if delta.finish_reason is None:
+        if delta.finish_reason is None or not delta.text:
             return self._frame(_encode(self._shape.chunk(index, delta)))
-        # The reason of the end comes alone, after the last text.
-        last = Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason)
-        rest = Delta(delta.text, delta.entries, delta.token_ids, delta.prompt_token_ids)
-        chunks = [last] if not delta.text else [rest, last]
-        if not delta.text:
-            last.entries, last.token_ids, last.prompt_token_ids = rest.entries, rest.token_ids, rest.prompt_token_ids
-        return b"".join(self._frame(_encode(self._shape.chunk(index, chunk))) for chunk in chunks)
+        last_text = replace(delta, finish_reason=None, stop_reason=None)
+        end = Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason)
+        return self._delta(index, last_text) + self._delta(index, end)
 
     def _text(self, index: int, text: str) -> bytes:
         if index not in self._around_text:
@@ -146,7 +143,7 @@ class EventStream(Response):
                     continue
                 if not self._has_started:
                     await self._start(send)
-                    frames = self._writer.opening(self._generation.num_choices) + frames
+                    frames = self._writer.opening(self._generation.plan.num_choices) + frames
                 elif not frames and self._is_silent():
                     frames = KEEP_ALIVE
                 if frames:

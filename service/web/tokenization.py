@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.settings import ServiceSettings
 from service.web.errors import InvalidParameter
 from service.web.frontend import Frontend
-from service.web.intake import take_in
+from service.web.intake import in_good_time, take_in
 from service.web.logprobs import token_text
 from service.web.models import ServedModel
 from service.web.prompts import check_token_ids, render_chat
@@ -26,7 +26,7 @@ class TokenizerRoutes:
     async def tokenize(self, request: Request) -> Response:
         """Turn a text or a conversation into ids; text of control tokens is parsed."""
         received = await take_in(request, TokenizeRequest, self._frontend.models.choose_any, self._settings)
-        tokens = _tokens(received.body, received.model)
+        tokens = await in_good_time(received.size_bytes, _tokens, received.body, received.model)
         strings = [token_text(received.model.tokenizer, token_id) for token_id in tokens]
         answer = {
             "count": len(tokens),

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from service.settings import ServiceSettings
+from service.web.complaints import array_too_long, json_type
 from service.web.errors import InvalidParameter, UnrecognizedArgument, quote
-from service.web.fields import array_too_long, json_type
 from service.web.protocol import RequestBody
 
 BodyType = TypeVar("BodyType", bound=RequestBody)

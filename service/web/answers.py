@@ -9,10 +9,12 @@ from starlette.responses import Response
 
 from service.settings import ServiceSettings
 from service.web.frontend import Frontend
-from service.web.generation import Generation, Plan, batches, plan_generation
-from service.web.intake import Received, take_in, timeout_of
+from service.web.generation import Generation, batches
+from service.web.intake import Received, in_good_time, take_in, timeout_of
 from service.web.middleware import exchange_of
+from service.web.models import ServedModel
 from service.web.output import Delta, Echo, fold
+from service.web.plan import Plan, plan_generation
 from service.web.prompts import chat_prompt, completion_prompts
 from service.web.protocol import ChatRequest, CompletionRequest, GenerationRequest
 from service.web.shapes import ChatShape, CompletionShape, Envelope, Shape, plain_answer
@@ -30,23 +32,29 @@ class GenerationRoutes:
         """Continue one or several prompts."""
         choose = partial(self._frontend.models.choose, capability="completions")
         received = await take_in(request, CompletionRequest, choose, self._settings)
-        body, model = received.body, received.model
-        prompts = completion_prompts(body, model, self._settings)
-        echoes = [Echo.of_tokens(model.tokenizer, prompt.token_ids) if body.echo else None for prompt in prompts]
-        plan = plan_generation(body, model, prompts, echoes)
+        plan = await in_good_time(received.size_bytes, self._plan_completion, received.body, received.model)
         return await self._answer(
-            request, received, plan, CompletionShape(plan, names_ids=body.return_tokens_as_token_ids)
+            request, received, plan, CompletionShape(plan, names_ids=received.body.return_tokens_as_token_ids)
         )
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
         choose = partial(self._frontend.models.choose, capability="chat")
         received = await take_in(request, ChatRequest, choose, self._settings)
-        body, model = received.body, received.model
-        prompts = [chat_prompt(body, model, self._settings)]
+        plan = await in_good_time(received.size_bytes, self._plan_chat, received.body, received.model)
+        return await self._answer(
+            request, received, plan, ChatShape(plan, names_ids=received.body.return_tokens_as_token_ids)
+        )
+
+    def _plan_completion(self, body: CompletionRequest, model: ServedModel) -> Plan:
+        prompts = completion_prompts(body, model, self._settings)
+        echoes = [Echo.of_tokens(model.tokenizer, prompt.token_ids) if body.echo else None for prompt in prompts]
+        return plan_generation(body, model, prompts, echoes)
+
+    def _plan_chat(self, body: ChatRequest, model: ServedModel) -> Plan:
+        prompt = chat_prompt(body, model, self._settings)
         echo = Echo(body.messages[-1].content or "") if body.echo else None
-        plan = plan_generation(body, model, prompts, [echo])
-        return await self._answer(request, received, plan, ChatShape(plan, names_ids=body.return_tokens_as_token_ids))
+        return plan_generation(body, model, [prompt], [echo])
 
     async def _answer(
         self, request: Request, received: Received[GenerationRequest], plan: Plan, shape: Shape
@@ -85,7 +93,7 @@ class GenerationRoutes:
         shape: Shape,
         envelope: Envelope,
     ) -> Response:
-        gains: list[list[Delta]] = [[] for _ in range(generation.num_choices)]
+        gains: list[list[Delta]] = [[] for _ in range(generation.plan.num_choices)]
         async with aclosing(batches(generation, self._frontend, request.receive)) as running:
             async for deltas in running:
                 for index, delta in deltas:

@@ -1,0 +1,75 @@
+"""One turn of a conversation as clients send it: a role and a content that may come as text or as parts of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from service.web.complaints import absent, complaint, empty_array, wrong_type
+from service.web.errors import quote
+from service.web.fields import Body, text_of
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+class ChatMessage(Body):
+    """One turn; its content is plain text by now."""
+
+    role: Role
+    content: Any = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _join_content(cls, value: Any) -> Any:
+        """Concatenate text parts. Runs first, so that the field holds a string however it was sent."""
+        if not isinstance(value, dict) or "content" not in value or not isinstance(value.get("role"), str):
+            return value
+        content = value["content"]
+        if isinstance(content, list):
+            return {**value, "content": _join(content, value["role"])}
+        if content is not None and not isinstance(content, str):
+            raise wrong_type("a string or an array", content, at=".content")
+        return value
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            if "content" in self.model_fields_set:
+                raise wrong_type("a string or an array", None, at=".content")
+            raise absent(".content")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """Return what the chat template sees."""
+        fields = {"name": self.name, "tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
+        return {"role": self.role, "content": self.content or ""} | {k: v for k, v in fields.items() if v is not None}
+
+
+def _join(parts: Sequence[object], role: str) -> str:
+    """Concatenate the text parts of a message."""
+    if not parts:
+        raise empty_array(".content")
+    return "".join(_part_text(part, role, at=f".content[{i}]") for i, part in enumerate(parts))
+
+
+def _part_text(part: object, role: str, *, at: str) -> str:
+    if not isinstance(part, Mapping):
+        raise wrong_type("an object", part, at=at)
+    kind = part.get("type")
+    if kind is None:
+        raise absent(f"{at}.type")
+    if not isinstance(kind, str):
+        raise wrong_type("a string", kind, at=f"{at}.type")
+    field = "refusal" if kind == "refusal" and role == "assistant" else "text"
+    if field == "text" and kind not in _TEXT_PARTS:
+        noun = kind.partition("_")[0]
+        message = f"Invalid value: {quote(kind)}. {quote(noun)[1:-1]} input is not supported by this model."
+        raise complaint("invalid_value", message, at=f"{at}.type")
+    if part.get(field) is None:
+        raise absent(f"{at}.{field}")
+    return text_of(part[field], at=f"{at}.{field}")

@@ -1,0 +1,95 @@
+"""What a validated request asks for, in token ids: the settings of its sequences and of what they show."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from model.sampling_params import SamplingParams
+from service.web.errors import InvalidParameter
+from service.web.models import ServedModel
+from service.web.output import Echo, OutputOptions
+from service.web.prompts import Prompt, check_token_ids
+from service.web.protocol import GenerationRequest
+from service.web.text import TextOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request, ready to be carried out."""
+
+    model: ServedModel
+    prompts: Sequence[Prompt]
+    params: SamplingParams
+    """Of every sequence, but for the seed and the limits, which depend on its prompt."""
+    seed: int | None
+    n: int
+    output: OutputOptions
+    echoes: Sequence[Echo | None]
+    """For each prompt, what goes before its answers."""
+
+    @property
+    def num_choices(self) -> int:
+        return self.n * len(self.prompts)
+
+    def choices_of(self, prompt: int) -> list[range]:
+        """Return, for each sequence of a prompt, the choices that show it: greedy choices are all alike."""
+        first = prompt * self.n
+        if self.params.temperature == 0:
+            return [range(first, first + self.n)]
+        return [range(index, index + 1) for index in range(first, first + self.n)]
+
+    def params_of(self, prompt: int) -> SamplingParams:
+        """Return the settings of a prompt's sequences; without a seed of the client's, with one of their own."""
+        max_tokens = self.prompts[prompt].max_tokens
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        return replace(
+            self.params, max_tokens=max_tokens, min_tokens=min(self.params.min_tokens, max_tokens), seed=seed
+        )
+
+
+def plan_generation(
+    request: GenerationRequest, model: ServedModel, prompts: Sequence[Prompt], echoes: Sequence[Echo | None]
+) -> Plan:
+    """Translate the settings of a request.
+
+    Raises:
+        InvalidParameter: a token id in `stop_token_ids` or `logit_bias` is not in the vocabulary.
+    """
+    check_token_ids(request.stop_token_ids, model, "stop_token_ids")
+    _check_bias(request, model)
+    special = model.tokenizer.special_tokens
+    stops_of_token = {special[stop]: stop for stop in request.stop if stop in special}
+    text = TextOptions(
+        stops=request.stop,
+        keep_stop=request.include_stop_str_in_output,
+        skip_special=request.skip_special_tokens,
+        min_tokens=request.min_tokens,
+    )
+    logprobs = request.wanted_logprobs
+    params = SamplingParams(
+        min_tokens=request.min_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=min(max(request.top_k, 0), model.vocab_size),
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=request.logit_bias,
+        stop_token_ids=tuple(dict.fromkeys([*request.stop_token_ids, *stops_of_token])),
+        ignore_eos=request.ignore_eos,
+        logprobs=logprobs,
+        prompt_logprobs=logprobs if any(echo is not None and echo.starts for echo in echoes) else None,
+    )
+    output = OutputOptions(text, logprobs is not None, request.return_token_ids, stops_of_token)
+    return Plan(model, prompts, params, request.seed, request.n, output, echoes)
+
+
+def _check_bias(request: GenerationRequest, model: ServedModel) -> None:
+    for token_id, _ in request.logit_bias:
+        if token_id >= model.vocab_size:
+            message = (
+                f"Invalid 'logit_bias': token id {token_id} is not in the vocabulary, "
+                f"which has {model.vocab_size} tokens."
+            )
+            raise InvalidParameter("invalid_logit_bias", "logit_bias", message)
