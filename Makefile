@@ -26,6 +26,7 @@ help:
 serve: $(VENV)/.installed
 	exec $(BIN)/groundup serve $(dir $(wildcard checkpoints/*/config.json)) --port $(PORT) $(ARGS)
 
+test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -36,6 +36,9 @@ class Worker(LitAPI):  # type: ignore[misc]  # LitServe carries no types
         die_with_parent()
         obey_only_main()
         configure_logging()
+        # Set before torch is imported: threads that wait for each other must not spin, for other processes of the
+        # service need the same CPUs.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.load()
 
     @abstractmethod
