@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import socket
 import sys
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from service.settings import ServiceSettings
 from service.web import routes
 from service.web.frontend import Frontend
 from service.web.models import Capability, ServedModel, WorkerName, load_models
+
+logger = logging.getLogger(__name__)
 
 _CALLS: dict[Capability, tuple[str, dict[str, Any]]] = {
     "completions": ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 64}),
@@ -38,6 +41,7 @@ def run(settings: ServiceSettings) -> None:
     supervisor = Supervisor(make_workers(models, settings), settings)
     frontend = Frontend(models, supervisor.channels, settings)
     routes.install(supervisor.app, frontend, settings)
+    logger.info("loading %s; until then the port answers 503", ", ".join(model.id for model in models))
     describe(models, settings)
     text = welcome(models, settings.host, listener.getsockname()[1])
     sys.exit(supervisor.run(frontend, listener, on_ready=lambda: _say(text)))
