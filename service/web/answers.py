@@ -80,7 +80,6 @@ class GenerationRoutes:
             generation,
             self._frontend,
             writer,
-            request_id=exchange_of(request.scope).request_id,
             keepalive_s=self._settings.sse_keepalive_s,
             headers=received.headers,
         )

@@ -57,23 +57,22 @@ class ClassifyRoute:
         messages = [
             Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
         ]
+        exchange_of(request.scope).facts["items"] = len(items)
         scored: dict[str, list[float]] = {}
-        outcome = "error"
-        try:
-            with self._frontend.call(model.worker, messages) as call:
+        with self._frontend.call(model.worker, messages) as call:
+            outcome = "error"
+            try:
                 async with call.watching(request.receive):
                     while len(scored) < len(messages):
-                        for event in await call.receive():
-                            if isinstance(event, Classified):
-                                scored[event.uid] = event.logits
-            outcome = "stop"
-        except (ClientGone, asyncio.CancelledError):
-            outcome = "abort"
-            raise
-        finally:
-            metrics.REQUEST_SUCCESS.labels(model.id, metrics.ENGINE, outcome).inc()
-            metrics.E2E.observe(model.id, time.monotonic() - started_s)
-            exchange_of(request.scope).facts["items"] = len(items)
+                        events = await call.receive()
+                        scored |= {event.uid: event.logits for event in events if isinstance(event, Classified)}
+                outcome = "stop"
+                metrics.E2E.observe(model.id, time.monotonic() - started_s)
+            except (ClientGone, asyncio.CancelledError):
+                outcome = "abort"
+                raise
+            finally:
+                metrics.REQUEST_SUCCESS.labels(model.id, metrics.ENGINE, outcome).inc()
         return [scored[message.uid] for message in messages]
 
 

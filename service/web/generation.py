@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import Receive
 
@@ -19,6 +19,9 @@ from service.web.frontend import Frontend
 from service.web.output import Delta, SequenceOutput
 from service.web.plan import Plan
 from service.web.timings import Timings
+
+Failure = Literal["abort", "error"]
+"""How a request can end without an answer: the client left, or something went wrong."""
 
 IndexedDelta = tuple[int, Delta]
 """Index of a choice, and what it gains."""
@@ -118,11 +121,13 @@ class Generation:
             "ttft_ms": None if ttft_s is None else round(1000 * ttft_s, 1),
         }
 
-    def record(self, outcome: str | None = None) -> None:
-        """Write the request's metrics; `outcome` tells how it failed, if it did."""
+    def record(self, failure: Failure | None) -> None:
+        """Write the request's metrics; those that compare whole answers leave failures out."""
         model_id, usage = self.plan.model.id, self.usage()
-        reason = outcome or ("length" if "length" in self._finish_reasons else "stop")
+        reason = failure or ("length" if "length" in self._finish_reasons else "stop")
         metrics.REQUEST_SUCCESS.labels(model_id, metrics.ENGINE, reason).inc()
+        if failure:
+            return
         metrics.E2E.observe(model_id, time.monotonic() - self.timings.started_s)
         metrics.REQUEST_PROMPT_TOKENS.labels(model_id, metrics.ENGINE).observe(usage["prompt_tokens"])
         metrics.REQUEST_GENERATION_TOKENS.labels(model_id, metrics.ENGINE).observe(usage["completion_tokens"])
@@ -159,17 +164,17 @@ async def batches(
         ApiError: the request was refused, or failed.
         ClientGone: nobody waits for the answer any more.
     """
-    outcome: str | None = "error"
-    try:
-        with frontend.call(generation.plan.model.worker, generation.messages) as call:
+    with frontend.call(generation.plan.model.worker, generation.messages) as call:
+        failure: Failure | None = "error"
+        try:
             async with call.watching(receive):
                 while not generation.is_finished:
                     deltas = generation.take(await call.receive(silence_s))
                     frontend.cancel(call, generation.take_stopped())
                     yield deltas
-        outcome = None
-    except (ClientGone, GeneratorExit, asyncio.CancelledError):
-        outcome = "abort"
-        raise
-    finally:
-        generation.record(outcome)
+            failure = None
+        except (ClientGone, GeneratorExit, asyncio.CancelledError):
+            failure = "abort"
+            raise
+        finally:
+            generation.record(failure)

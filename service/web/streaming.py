@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from service.web.errors import ApiError, ClientGone, InternalError
 from service.web.frontend import Frontend
 from service.web.generation import Generation, IndexedDelta, batches
+from service.web.middleware import Exchange, exchange_of
 from service.web.output import Delta
 from service.web.shapes import Envelope, Shape
 
@@ -100,7 +101,6 @@ class EventStream(Response):
         frontend: Frontend,
         writer: ChunkWriter,
         *,
-        request_id: str,
         keepalive_s: float,
         headers: Mapping[str, str],
     ) -> None:
@@ -109,7 +109,6 @@ class EventStream(Response):
         self._generation = generation
         self._frontend = frontend
         self._writer = writer
-        self._request_id = request_id
         self._keepalive_s = keepalive_s or None
         self._has_started = False
         self._last_sent_s = 0.0
@@ -129,9 +128,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._has_started:
                 raise
-            if not isinstance(error, ApiError):
-                logger.exception("stream of request %s broke", self._request_id)
-            last = self._failure(error if isinstance(error, ApiError) else InternalError())
+            last = _failure(error, exchange_of(scope))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send_batches(self, receive: Receive, send: Send) -> None:
@@ -161,5 +158,11 @@ class EventStream(Response):
     def _is_silent(self) -> bool:
         return self._keepalive_s is not None and time.monotonic() - self._last_sent_s >= self._keepalive_s
 
-    def _failure(self, error: ApiError) -> bytes:
-        return b"data: " + _encode(error.body(self._request_id)) + b"\n\n" + DONE
+
+def _failure(error: Exception, exchange: Exchange) -> bytes:
+    """Return the last events of a stream that fails, and remember the error for the log."""
+    if not isinstance(error, ApiError):
+        logger.error("the stream of request %s broke", exchange.request_id, exc_info=error)
+        error = InternalError()
+    exchange.error_code = error.code
+    return b"data: " + _encode(error.body(exchange.request_id)) + b"\n\n" + DONE

@@ -152,7 +152,7 @@ def writes(
         scores: Sequence[TokenLogprob | None] = logprobs or [None] * len(token_ids)
         for i, (token_id, score) in enumerate(zip(token_ids, scores, strict=True)):
             is_last = i == len(token_ids) - 1
-            yield Token(message.uid, token_id, score, finish_reason=finish if is_last else None)  # type: ignore[arg-type]
+            yield Token(message.uid, token_id, score, finish_reason=finish if is_last else None)
 
     return script
 

@@ -28,7 +28,7 @@ PHASES: dict[str, Callable[[Any], Iterable[Event]]] = {
 
 
 def num_disconnects(phase: str) -> float:
-    return float(metrics.CLIENT_DISCONNECTS.labels(phase)._value.get())  # type: ignore[attr-defined]
+    return float(metrics.CLIENT_DISCONNECTS.labels(phase)._value.get())
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["plain", "stream"])

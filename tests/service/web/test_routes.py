@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.host.messages import Drain, WorkerDown, WorkerUp
+from service.host.messages import Admitted, Drain, Failed, WorkerDown, WorkerUp
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import Service
 
@@ -181,3 +181,13 @@ def test_errors_are_logged_with_their_code(service: Service, caplog: pytest.LogC
     service.post("/v1/completions", {"model": "nope", "prompt": "x"})
     assert " 404 " in logged(caplog)[0]
     assert " error=model_not_found" in logged(caplog)[0]
+
+
+def test_streams_that_fail_are_logged_with_their_code(
+    make_service: ServiceMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    service = make_service(generate=lambda message: [Admitted(message.uid, 0.0, 0), Failed(message.uid, "timeout")])
+    service.post("/v1/completions", {"model": "tiny-base", "prompt": "x", "stream": True})
+    assert " 200 " in logged(caplog)[0]
+    assert " error=timeout" in logged(caplog)[0]
