@@ -38,8 +38,8 @@ def test_completion_is_complete(client: OpenAI) -> None:
 
 def test_completion_streams_what_it_answers_at_once(client: OpenAI) -> None:
     settings = {"model": "tiny-base", "prompt": "The quick", "max_tokens": 20, "seed": 7}
-    whole: CompletionChoice = client.completions.create(**settings).choices[0]  # type: ignore[call-overload]
-    chunks = list(client.completions.create(**settings, stream=True))  # type: ignore[call-overload]
+    whole: CompletionChoice = client.completions.create(**settings).choices[0]
+    chunks = list(client.completions.create(**settings, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.text
     assert chunks[-1].choices[0].finish_reason == whole.finish_reason
 
@@ -50,7 +50,7 @@ def test_chat_is_complete(client: OpenAI) -> None:
         messages=[HELLO],
         max_completion_tokens=6,
         logprobs=True,
-        top_logprobs=3,  # type: ignore[list-item]
+        top_logprobs=3,
     )
     assert isinstance(answer, ChatCompletion)
     message = answer.choices[0].message
@@ -63,7 +63,7 @@ def test_chat_is_complete(client: OpenAI) -> None:
 def test_chat_streams_role_content_end_usage(client: OpenAI) -> None:
     stream = client.chat.completions.create(
         model="tiny-chat",
-        messages=[HELLO],  # type: ignore[list-item]
+        messages=[HELLO],
         max_tokens=8,
         seed=3,
         stream=True,
@@ -84,7 +84,7 @@ def test_stream_helper_accumulates(client: OpenAI, tokenizer: Tokenizer) -> None
     """The helper wants answers that end by themselves: the end token comes as soon as it is allowed."""
     ends_soon = {"logit_bias": {str(tokenizer.special_tokens["<|end|>"]): 100}, "extra_body": {"min_tokens": 5}}
     settings = {"model": "tiny-chat", "messages": [HELLO], "seed": 3, **ends_soon}
-    plain = client.chat.completions.create(**settings)  # type: ignore[call-overload]
+    plain = client.chat.completions.create(**settings)
     with client.chat.completions.stream(**settings) as stream:
         for _ in stream:
             pass
@@ -129,7 +129,7 @@ def test_errors_are_the_client_s_own_classes(client: OpenAI) -> None:
         client.completions.create(model="tiny-base", prompt="x", max_tokens=1000)
     assert (too_long.value.code, too_long.value.param) == ("context_length_exceeded", "prompt")
     with pytest.raises(openai.NotFoundError) as wrong_kind:
-        client.chat.completions.create(model="tiny-base", messages=[HELLO])  # type: ignore[list-item]
+        client.chat.completions.create(model="tiny-base", messages=[HELLO])
     assert wrong_kind.value.code == "unsupported_model"
     with pytest.raises(openai.BadRequestError) as unsupported:
         client.completions.create(model="tiny-base", prompt="x", suffix="y", stream=True)
