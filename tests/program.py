@@ -1,9 +1,11 @@
 """Programs under test: started as a user would start them, watched from outside, always ended."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,15 +60,22 @@ class Program:
 @contextmanager
 def run_program(*args: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[Program]:
     """Run `python ARGS`; kill it at the end if it still lives. Its children must die with it."""
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, *args], stdout=output, stderr=subprocess.STDOUT, env=env)
-    program = Program(process, log)
-    try:
-        yield program
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    with tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True) as scratch, log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *args], stdout=output, stderr=subprocess.STDOUT, env=_own_environment(scratch, env or {})
+        )
+        try:
+            yield Program(process, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _own_environment(scratch: str, changes: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with temporary files apart and without the metrics directory that importing our code has made."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    return {**inherited, "TMPDIR": scratch, **changes}
 
 
 def poll(question: Callable[[], T | None], timeout_s: float, complaint: str) -> T:

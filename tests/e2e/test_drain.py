@@ -41,14 +41,3 @@ def test_a_stream_that_outlasts_the_grace_period_is_told_so(serve: Serve) -> Non
         *_, error, done = stream.join()
         assert (error["error"]["code"], done) == ("server_shutting_down", "[DONE]")
         assert server.program.wait() == 0
-
-
-def test_a_second_signal_does_not_wait(serve: Serve) -> None:
-    with serve("tiny-base", max_num_seqs=1, drain_delay_s=600, drain_timeout_s=600) as server:
-        stream = Stream(server.url, completion(400))
-        server.program.send(signal.SIGTERM)
-        server.program.wait_for("shutting down: unready")
-        server.program.send(signal.SIGTERM)
-        *_, error, done = stream.join()
-        assert (error["error"]["code"], done) == ("server_shutting_down", "[DONE]")
-        assert server.program.wait() == 0
