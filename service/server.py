@@ -70,9 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        raise ValueError(
-            f"--host {host} --port {port}: {error.strerror or error}; choose another with --port"
-        ) from None
+        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from None
 
 
 def describe(models: Iterable[ServedModel], settings: ServiceSettings) -> None:
