@@ -62,6 +62,6 @@ def start_server(folder: Path, log: Path, *names: str, **settings: object) -> It
     merged = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
     flags = [text for name, value in merged.items() for text in (f"--{name}", str(value))]
     with run_program("-m", "groundup", "serve", *paths, *flags, log=log) as program:
-        url = program.wait_for(r"on (http://\S+)")[1].replace("localhost", "127.0.0.1")
+        url = program.wait_for(r"on (http://\S+)", timeout_s=120)[1].replace("localhost", "127.0.0.1")
         with httpx.Client(base_url=url, timeout=60) as client:
             yield Server(program, url, client)
