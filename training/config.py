@@ -150,14 +150,16 @@ class ClassifyConfig(RunConfig):
     """Share of each class held out to report on."""
     split_seed: int = Field(123, ge=0)
     """Fixes what is dropped and how the rest is split, apart from `seed`."""
-    warmup_lm_steps: int = Field(0, ge=0)
+    warmup_lm_steps: int = Field(1000, ge=0)
     """Without a base: steps of next-token training on the training texts before the classes are learned."""
     max_length: PositiveInt | None = None
     """Longest text in tokens; longer ones are cut and counted. Left out: the context length."""
-    steps: PositiveInt = 400
+    steps: PositiveInt = 100
     """Optimizer steps."""
     batch_size: PositiveInt = 32
     """Texts of one optimizer step."""
+    optim: OptimConfig = OptimConfig(lr=2e-3)
+    """The optimizer."""
     eval_interval: PositiveInt = 25
     """Steps between two looks at the validation data; the last step always has one."""
     model: ModelShape = ModelShape(block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
