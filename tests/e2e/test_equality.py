@@ -61,7 +61,7 @@ def oracles(tiny_checkpoints: Path) -> dict[str, Oracle]:
 
 def draw_settings(rng: random.Random, room: int) -> dict[str, Any]:
     """Settings that `SamplingParams` and a request body share."""
-    max_tokens = rng.randint(1, room)
+    max_tokens = rng.randint(1, min(room, 60))
     settings: dict[str, Any] = {
         "max_tokens": max_tokens,
         "seed": rng.randrange(2**63),

@@ -36,7 +36,7 @@ ENDPOINTS = {
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_json_gets_an_answer_or_a_typed_refusal(make_service: ServiceMaker, path: str, data: st.DataObject) -> None:
     body_type, valid = ENDPOINTS[path]
