@@ -72,14 +72,14 @@ class DemoSize:
 
 QUICK = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
-    base_documents=3000,
-    base_steps=240,
-    chat_conversations=24_000,
-    chat_steps=900,
+    base_documents=2500,
+    base_steps=150,
+    chat_conversations=20_000,
+    chat_steps=600,
     spam_messages=3000,
-    spam_steps=150,
-    test_items=60,
-    task_weights=dict.fromkeys(tasks.EASY_KINDS, 2.0),
+    spam_steps=120,
+    test_items=50,
+    task_weights=dict.fromkeys(tasks.EASY_KINDS, 3.0),
 )
 """Under five minutes on two cores."""
 

@@ -18,7 +18,7 @@ TINY = DemoSize(
     chat_steps=2,
     spam_messages=700,
     spam_steps=2,
-    test_items=2,
+    test_items=1,
     vocab_size=500,
 )
 

@@ -51,9 +51,9 @@ def test_no_training_text_holds_a_form_of_a_held_out_word(training_texts: list[s
 
 
 def test_no_training_task_is_about_a_held_out_word() -> None:
+    kept = set(held_out(WORDS))
     for task in itertools.islice(training_tasks(3), 6000):
-        quoted = re.findall(r'"(\w+)"', task.instruction)
-        assert not set(quoted) & set(held_out(WORDS)), task
+        assert kept.isdisjoint(re.findall(r'"(\w+)"', task.instruction)), task
 
 
 def test_no_training_task_asks_for_the_category_of_a_held_out_noun() -> None:
@@ -70,7 +70,7 @@ def test_held_out_phrasings_differ_from_every_training_phrasing_in_more_than_a_w
 
 
 def test_no_test_item_is_a_training_item() -> None:
-    trained = {task.instruction for task in itertools.islice(training_tasks(3), 20_000)}
+    trained = {task.instruction for task in itertools.islice(training_tasks(3), 10_000)}
     tests = {task.instruction for kind in KINDS for split in SPLITS for task in held_out_tasks(kind, split, 60)}
     assert trained & tests == set()
 
