@@ -5,10 +5,10 @@ shared tightly, reading it means gathering) or a whole sequence (attention reads
 """
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -176,8 +176,10 @@ def make_memory(shape: Sequence[int], device: torch.device | str, dtype: torch.d
     """
     if torch.device(device).type != "cpu":
         return torch.zeros(shape, device=device, dtype=dtype)
-    untouched = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)  # calloc; torch.zeros would write them all
-    return torch.from_numpy(untouched).view(dtype).view(*shape)
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a sequence writes a little here and there; huge pages would be its all
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
 def page_bytes(config: GPTConfig, page_size: int, dtype: torch.dtype) -> int:

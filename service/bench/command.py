@@ -4,6 +4,7 @@ Everything that is compared is run in turn, again and again, and medians are rep
 only the ratios mean anything.
 """
 
+import itertools
 import os
 import platform
 import random
@@ -15,8 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model.config import PRESETS
-from service.bench.over_http import MEBIBYTE, Rest, Server, serving
+from service.bench.over_http import Server, serving
 from service.settings import BenchSettings
+
+MEBIBYTE = 2**20
 
 Seconds = dict[int, list[float]]
 """Times of each run, by number of requests."""
@@ -45,13 +48,13 @@ def run(settings: BenchSettings) -> None:
 
 def measure_beside_transformers(path: Path, settings: BenchSettings) -> None:
     """Print tokens per second of both and their ratio at each number of requests."""
-    from service.bench.contenders import OurEngine, Transformers
+    from service.bench.contenders import Contender, OurEngine, Transformers
 
-    contenders = (OurEngine(path, settings), Transformers(path, settings))
+    contenders: tuple[Contender, ...] = (OurEngine(path, settings), Transformers(path, settings))
     times: dict[str, Seconds] = {contender.name: {} for contender in contenders}
     num_equal = num_compared = 0
-    for contender in contenders:
-        contender.run(make_prompts(settings, 2), 2)  # the first call sets things up
+    for count, contender in itertools.product(settings.concurrency, contenders):
+        contender.run(make_prompts(settings, count), 2)  # the first call of each size sets things up
     for repeat in range(settings.repeats):
         for count in settings.concurrency:
             prompts = make_prompts(settings, count, seed=repeat)
@@ -70,18 +73,23 @@ def measure_over_http(path: Path, settings: BenchSettings, server: Server, weigh
     """Print what is left of the engine's speed behind HTTP, and what the server takes when idle."""
     from service.bench.contenders import OurEngine
 
+    fresh_bytes = server.worker_bytes()
     count = max(settings.concurrency)
     engine = OurEngine(path, settings)
+    prompts = make_prompts(settings, count)
     times: dict[str, Seconds] = {server.name: {count: []}, engine.name: {count: []}}
-    for warm_up in (True, *(False for _ in range(settings.repeats))):
-        prompts = make_prompts(settings, count)
-        num_new = 2 if warm_up else settings.new_tokens
-        pair = (engine.run(prompts, num_new)[0], server.run(prompts, num_new))
-        if not warm_up:
-            times[engine.name][count].append(pair[0])
-            times[server.name][count].append(pair[1])
+    engine.run(prompts, 2)
+    server.run(prompts, 2)
+    for repeat in range(settings.repeats):
+        prompts = make_prompts(settings, count, seed=repeat)
+        times[engine.name][count].append(engine.run(prompts, settings.new_tokens)[0])
+        times[server.name][count].append(server.run(prompts, settings.new_tokens))
     print_section(ratio_table(times, settings.new_tokens, server.name, engine.name))
-    print_section(describe_rest(server.rest(), weight_bytes))
+    print_section(
+        f"The server at rest: {100 * server.idle_cpu_share():.1f}% of one CPU over all its processes. Its worker, when "
+        f"ready, held {fresh_bytes / MEBIBYTE:.0f} MiB of memory of its own: {weight_bytes / MEBIBYTE:.0f} MiB of "
+        "weights, and the interpreter with its libraries."
+    )
 
 
 def make_prompts(settings: BenchSettings, count: int, seed: int = 0) -> list[list[int]]:
@@ -100,14 +108,6 @@ def ratio_table(times: Mapping[str, Seconds], num_new: int, ours: str, theirs: s
         each = ", ".join(f"{b / a:.2f}" for a, b in zip(mine, other, strict=True))
         rows.append(f"| {count} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] / rates[1]:.2f} | {each} |")
     return "\n".join(rows)
-
-
-def describe_rest(rest: Rest, weight_bytes: int) -> str:
-    """Say what an idle server takes."""
-    return (
-        f"The server at rest: {100 * rest.cpu_share:.1f}% of one CPU over all its processes; its worker holds "
-        f"{rest.worker_bytes / MEBIBYTE:.0f} MiB of memory of its own, the weights being {weight_bytes / MEBIBYTE:.0f}."
-    )
 
 
 def describe_machine() -> str:

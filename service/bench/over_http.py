@@ -14,22 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from service.settings import BenchSettings
 
 END_OF_STREAM = b"data: [DONE]"
 START_TIMEOUT_S = 120
-MEBIBYTE = 2**20
-
-
-class Rest(NamedTuple):
-    """What a server takes when nobody calls it."""
-
-    cpu_share: float
-    """CPU seconds per second, all processes together."""
-    worker_bytes: int
-    """Anonymous memory of its largest process: weights, cache in use and the interpreter, without mapped files."""
 
 
 class Server:
@@ -54,13 +43,16 @@ class Server:
                 raise RuntimeError(f"a stream did not bring {num_new} tokens: {answer[-400:]!r}")
         return elapsed_s
 
-    def rest(self, seconds: float = 5.0) -> Rest:
-        """Watch the idle server for a while."""
+    def worker_bytes(self) -> int:
+        """Return the memory of the largest process, without mapped files: the worker's."""
+        return max(_anonymous_bytes(pid) for pid in _family(self._process.pid))
+
+    def idle_cpu_share(self, seconds: float = 5.0) -> float:
+        """Watch the idle server for a while; return CPU seconds per second, all processes together."""
         pids = list(_family(self._process.pid))
         before_s = sum(_cpu_s(pid) for pid in pids)
         time.sleep(seconds)
-        cpu_s = sum(_cpu_s(pid) for pid in pids) - before_s
-        return Rest(cpu_s / seconds, max(_anonymous_bytes(pid) for pid in pids))
+        return (sum(_cpu_s(pid) for pid in pids) - before_s) / seconds
 
     def _request(self, prompt_ids: list[int], num_new: int) -> bytes:
         body = {
