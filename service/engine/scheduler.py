@@ -87,11 +87,11 @@ class Scheduler:
         self.pool.release(request.uid)
 
     def expire(self, now: float) -> list[Failure]:
-        """Remove every request whose time is over."""
+        """Remove every request whose time is over; one that never ran has waited too long, whichever time it was."""
         overdue = [request for request in (*self.running, *self.waiting) if now >= request.deadline_s]
         unserved = [request for request in self.waiting if not request.was_admitted and now >= request.queue_deadline_s]
         failures = {request: Failure(request.uid, "queue_timeout") for request in unserved}
-        failures |= {request: Failure(request.uid, "timeout") for request in overdue}
+        failures |= {request: Failure(request.uid, "timeout") for request in overdue if request not in failures}
         for request in failures:
             self.remove(request)
         return list(failures.values())

@@ -171,6 +171,18 @@ def test_queue_and_overall_deadlines_end_requests_with_their_own_codes():
     assert lengths(engine) == [("patient", 4)]
 
 
+def test_a_request_that_runs_out_of_time_in_the_queue_is_one_that_waited_too_long():
+    now = 0.0
+    engine, _ = make_engine(max_num_seqs=1, clock=lambda: now)
+    for uid in ("running", "waiting"):
+        request = make_request(uid, max_tokens=50)
+        request.queue_deadline_s = request.deadline_s = 1.0
+        engine.add(request)
+    engine.step()
+    now = 1.5
+    assert engine.step() == [Failure("waiting", "queue_timeout"), Failure("running", "timeout")]
+
+
 def test_a_preempted_request_is_not_in_the_queue_as_far_as_its_queue_deadline_goes():
     now = 0.0
     engine, _ = make_engine(num_pages=8, page_size=8, clock=lambda: now)
