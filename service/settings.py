@@ -26,7 +26,8 @@ class EngineSettings(BaseSettings):
     max_num_seqs: PositiveInt = 64
     """Most sequences that are decoded together in one step."""
     max_num_batched_tokens: PositiveInt = 1024
-    """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces."""
+    """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces. Also most
+    tokens of texts that are scored together."""
     kv_cache_tokens: PositiveInt | None = None
     """Tokens the key/value cache of each model holds; absent: as many as `max_num_seqs` full contexts need, or as
     much as fits into the memory set aside for it."""

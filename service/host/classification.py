@@ -26,12 +26,14 @@ class Classification:
         scores: Mapping[str, Score],
         *,
         batch_size: int,
+        batch_tokens: int,
         batch_wait_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`scores` is by served id."""
+        """`scores` is by served id. A batch has at most `batch_size` texts and, padded, `batch_tokens` tokens."""
         self._scores = scores
         self._batch_size = batch_size
+        self._batch_tokens = batch_tokens
         self._batch_wait_s = batch_wait_s
         self._clock = clock
         self._waiting: dict[str, deque[tuple[float, Classify]]] = {name: deque() for name in scores}
@@ -58,14 +60,24 @@ class Classification:
         """Score one batch of every model whose batch is due."""
         for name, queue in self._waiting.items():
             if queue and self._due_in_s(queue) == 0.0:
-                batch = [queue.popleft()[1] for _ in range(min(len(queue), self._batch_size))]
-                self._score(name, self._without_late(batch, outbox), outbox)
+                self._score(name, self._without_late(self._next_batch(queue), outbox), outbox)
             self._gauges[name].set(len(queue))
 
     def _due_in_s(self, queue: deque[tuple[float, Classify]]) -> float:
         if len(queue) >= self._batch_size:
             return 0.0
         return max(0.0, queue[0][0] + self._batch_wait_s - self._clock())
+
+    def _next_batch(self, queue: deque[tuple[float, Classify]]) -> list[Classify]:
+        """Take the oldest texts, as many as fit; always one, however long."""
+        batch = [queue.popleft()[1]]
+        longest = len(batch[0].prompt_ids)
+        while queue and len(batch) < self._batch_size:
+            longest = max(longest, len(queue[0][1].prompt_ids))
+            if longest * (len(batch) + 1) > self._batch_tokens:
+                break
+            batch.append(queue.popleft()[1])
+        return batch
 
     def _without_late(self, batch: list[Classify], outbox: Outbox) -> list[Classify]:
         now = self._clock()

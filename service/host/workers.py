@@ -108,6 +108,7 @@ class ClassifyWorker(Worker):
         return Classification(
             self._scores,
             batch_size=self._settings.classify_batch_size,
+            batch_tokens=self._settings.max_num_batched_tokens,
             batch_wait_s=self._settings.classify_batch_wait_s,
         )
 

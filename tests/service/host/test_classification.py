@@ -18,7 +18,9 @@ class Bench:
         self.now_s = 100.0
         self.batches: list[int] = []
         self.sent: list[Event] = []
-        self.trade = Classification({"m": self.score}, batch_size=4, batch_wait_s=0.01, clock=lambda: self.now_s)
+        self.trade = Classification(
+            {"m": self.score}, batch_size=4, batch_tokens=100, batch_wait_s=0.01, clock=lambda: self.now_s
+        )
         self.outbox = Outbox()
 
     def score(self, rows):
@@ -50,6 +52,16 @@ def test_a_full_batch_goes_at_once(bench: Bench) -> None:
     bench.turn(*(ask(str(n), n) for n in range(5)))
     assert bench.batches == [4]
     assert bench.sent == [Classified(str(n), [float(n)]) for n in range(4)]
+
+
+def test_a_batch_of_long_texts_is_cut_so_that_no_turn_takes_long(bench: Bench) -> None:
+    lengths = [40, 45, 20, 300, 1]
+    bench.turn(*(ask(str(n), *[1] * length) for n, length in enumerate(lengths)))
+    for _ in lengths:
+        bench.now_s += 0.02
+        bench.turn()
+    assert bench.batches == [2, 1, 1, 1]  # padded to 2 x 45; one text may exceed the bound alone
+    assert bench.sent == [Classified(str(n), [float(length)]) for n, length in enumerate(lengths)]
 
 
 def test_an_incomplete_batch_waits_for_company_but_not_longer_than_it_may(bench: Bench) -> None:
