@@ -53,7 +53,8 @@ class ClassifyRoute:
     async def _score(self, request: Request, model: ServedModel, items: Sequence[list[int]]) -> list[list[float]]:
         """Return the logits of every item, in order."""
         started_s = time.monotonic()
-        deadline_s = started_s + timeout_of(request, self._settings)
+        # A text is scored in one turn of the worker, so all that can take long is the wait for it.
+        deadline_s = started_s + min(self._settings.queue_timeout_s, timeout_of(request, self._settings))
         messages = [
             Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
         ]

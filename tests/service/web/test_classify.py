@@ -1,6 +1,7 @@
 """POST /classify in front of a scripted worker."""
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -96,6 +97,15 @@ def test_text_of_control_tokens_stays_text(service: Service, models: Any) -> Non
 def test_items_are_truncated_on_request_only(service: Service, changes: dict[str, Any], expected: list[int]) -> None:
     classify(service, input=[[7] + [8] * 200 + [9]], **changes)
     assert service.classify.requests[0].prompt_ids == expected
+
+
+def test_the_wait_for_a_batch_is_bounded_like_every_queue(make_service: ServiceMaker) -> None:
+    service = make_service(queue_timeout_s=50, request_timeout_s=100)
+    for header in ({}, {"x-request-timeout-ms": "2000"}):
+        before_s = time.monotonic()
+        service.request("POST", PATH, json={"input": "x"}, headers=header)
+        bound_s = 2 if header else 50
+        assert before_s + bound_s <= service.classify.requests[-1].deadline_s <= time.monotonic() + bound_s
 
 
 def test_one_failure_fails_the_request_and_cancels_the_rest(make_service: ServiceMaker) -> None:
