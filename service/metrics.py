@@ -165,7 +165,7 @@ REQUEST_PARAMS_N = _histogram("vllm:request_params_n", "`n` of a request.", _CHO
 REQUEST_PARAMS_MAX_TOKENS = _histogram("vllm:request_params_max_tokens", "`max_tokens` of a request.", _COUNT_BUCKETS)
 CLIENT_DISCONNECTS = Counter("groundup_client_disconnects", "Clients that left before the end.", ["phase"])
 ERRORS = Counter("groundup_errors", "Error answers.", ["endpoint", "code"])
-IGNORED_PARAMS = Counter("groundup_ignored_params", "Known request fields that have no effect.", ["param"])
+IGNORED_PARAMS = Counter("groundup_ignored_params", "Request fields without effect: by name where known.", ["param"])
 
 
 def render(accept: str | None = None) -> tuple[bytes, str]:

@@ -16,11 +16,12 @@ from service import metrics
 from service.host.messages import Classified, Classify
 from service.settings import ServiceSettings
 from service.web.errors import ClientGone, ContextLengthExceeded, InvalidParameter
+from service.web.fields import FIT
 from service.web.frontend import Frontend
 from service.web.intake import in_good_time, take_in, timeout_of
 from service.web.middleware import exchange_of
 from service.web.models import ServedModel
-from service.web.prompts import FIT, encode_texts, truncate
+from service.web.prompts import encode_texts, truncate
 from service.web.protocol import ClassifyRequest
 
 

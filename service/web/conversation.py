@@ -67,7 +67,7 @@ def _part_text(part: object, role: str, *, at: str) -> str:
         raise wrong_type("a string", kind, at=f"{at}.type")
     field = "refusal" if kind == "refusal" and role == "assistant" else "text"
     if field == "text" and kind not in _TEXT_PARTS:
-        noun = kind.partition("_")[0]
+        noun = kind.removeprefix("input_").partition("_")[0].capitalize()
         message = f"Invalid value: {quote(kind)}. {quote(noun)[1:-1]} input is not supported by this model."
         raise complaint("invalid_value", message, at=f"{at}.type")
     if part.get(field) is None:

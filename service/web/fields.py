@@ -201,6 +201,19 @@ def _response_format(value: object) -> str:
 
 ResponseFormat = Annotated[str, PlainValidator(_response_format)]
 
+FIT = -1
+"""`truncate_prompt_tokens`: as many tokens as the context leaves room for."""
+
+
+def _truncation(value: int) -> int:
+    if value == 0:
+        raise complaint("invalid_value", "Invalid '{param}': expected -1 (as many as fit) or a positive number.")
+    return value
+
+
+Truncation = Annotated[Int, Field(ge=FIT), AfterValidator(_truncation)]
+"""How many tokens of a prompt to keep."""
+
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]

@@ -61,6 +61,9 @@ async def take_in(
     ignored = ignored_params(body_type, data, strict=settings.strict_params)
     for name in body_type.without_effect & data.keys():
         metrics.IGNORED_PARAMS.labels(name).inc()
+    if ignored:
+        metrics.IGNORED_PARAMS.labels("other").inc(len(ignored))
+        exchange_of(request.scope).facts["ignored"] = ",".join(ignored)
     return Received(body, model, tuple(ignored), len(content))
 
 

@@ -10,16 +10,13 @@ from model.chat import ChatTemplateError
 from service.settings import ServiceSettings
 from service.web.conversation import ChatMessage
 from service.web.errors import ContextLengthExceeded, InvalidParameter
-from service.web.fields import TokenIds
+from service.web.fields import FIT, TokenIds
 from service.web.models import ServedModel
 from service.web.protocol import ChatRequest, CompletionRequest
 
 END_OF_TEXT = "<|endoftext|>"
 
 _RESERVED_VARIABLES = ("self", "messages", "add_generation_prompt", "continue_final_message")
-
-FIT = -1
-"""`truncate_prompt_tokens`: as many tokens as the context leaves room for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from service.web.fields import (
     Stops,
     StopTokenIds,
     Temperature,
+    Truncation,
     at_most_setting,
     unsupported_unless,
 )
@@ -84,13 +85,13 @@ class _Extensions(Body):
     bad_words: RefusedList = None
     allowed_token_ids: RefusedList = None
     prompt_logprobs: Refused = None
-    truncate_prompt_tokens: Annotated[Int, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: Truncation | None = None
     truncation_side: Side = "left"
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
     add_special_tokens: bool = True
     priority: RefusedNumber = None
-    cache_salt: RefusedText = None
+    cache_salt: str | None = None  # keeps cached prompts apart; ours are never shared
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")] | None = None
     use_beam_search: RefusedSwitch = None
     length_penalty: Annotated[Any, unsupported_unless(1, 1.0)] = None
@@ -106,13 +107,6 @@ class _Extensions(Body):
     json_schema: Refused = None
     grammar: Refused = None
     ebnf: Refused = None
-
-    @field_validator("truncate_prompt_tokens")
-    @classmethod
-    def _check_truncation(cls, value: int | None) -> int | None:
-        if value == 0:
-            raise complaint("invalid_value", "Invalid '{param}': expected -1 (as many as fit) or a positive number.")
-        return value
 
 
 class GenerationRequest(_Extensions, _Sampling, RequestBody):
@@ -295,7 +289,7 @@ class ClassifyRequest(RequestBody):
     use_activation: bool = True
     truncate: bool = False
     truncation_side: Side = "right"
-    truncate_prompt_tokens: Annotated[Int, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: Truncation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from model.tokenizer import Tokenizer
+from service import metrics
 from service.host.messages import Admitted, Token, TokenLogprob
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import Service, writes
@@ -314,6 +315,22 @@ def test_unknown_fields_are_listed_and_ignored(service: Service) -> None:
     response = service.post(PATH, BASE | {"colour": 1, "n\r\nx": 2, "user": "me"})
     assert response.headers["x-ignored-params"] == "colour, n%0D%0Ax"
     assert "x-ignored-params" not in service.post(PATH, BASE | {"user": "me"}).headers
+
+
+def test_ignored_fields_are_logged_and_counted_under_no_name_of_the_clients(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = float(metrics.IGNORED_PARAMS.labels("other")._value.get())
+    with caplog.at_level("INFO", "groundup.access"):
+        service.post(PATH, BASE | {"colour": 1, "n\r\nx": 2})
+    assert "ignored=colour,n%0D%0Ax" in caplog.messages[-1]
+    assert float(metrics.IGNORED_PARAMS.labels("other")._value.get()) == before + 2
+
+
+def test_a_cache_that_nobody_shares_needs_no_salt(service: Service) -> None:
+    response = service.post(PATH, BASE | {"cache_salt": "mine"})
+    assert response.status_code == 200
+    assert "x-ignored-params" not in response.headers
 
 
 def test_client_can_name_its_request(service: Service) -> None:
