@@ -2,6 +2,7 @@
 
 - `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
 - `kv_cache`: keys and values in pages; `sampling_params`, `sampling`: choosing the next token
+- `cpu_linear`: faster linear layers for serving on a CPU
 - `generate`: one sequence, the slow obvious way; the oracle of the serving engine
 - `tokenizer`, `tokenizer_json`: text to ids and back; `chat`: conversations to ids
 - `directory`: what a checkpoint says of itself; `convert`: public names and ours; `checkpoint`: save and load
