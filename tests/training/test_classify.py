@@ -97,8 +97,9 @@ def test_real_spam_is_found_from_scratch(data_dir: Path, tmp_path: Path) -> None
         out=tmp_path / "spam",
         balance=True,
         deduplicate=False,
-        warmup_lm_steps=20,
-        steps=60,
+        warmup_lm_steps=10,
+        steps=40,
+        eval_interval=20,
         device="cpu",
     )
     run(config)

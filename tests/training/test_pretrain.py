@@ -122,6 +122,7 @@ def test_tiny_shakespeare_is_learned_better_than_letter_frequencies(data_dir: Pa
         data_dir / "tinyshakespeare" / "input.txt",
         out=tmp_path / "shakespeare",
         steps=60,
+        eval_interval=60,
         vocab_size=512,
         model={**TINY, "n_layer": 2, "n_embd": 64, "block_size": 64},
     )
