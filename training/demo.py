@@ -85,15 +85,15 @@ QUICK = DemoSize(
 
 FULL = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
-    base_documents=10_000,
-    base_steps=600,
+    base_documents=14_000,
+    base_steps=900,
     chat_conversations=60_000,
-    chat_steps=1900,
+    chat_steps=1700,
     spam_messages=5000,
     spam_steps=300,
     test_items=100,
 )
-"""Under half an hour on two cores."""
+"""About twenty minutes on one core."""
 
 
 def run(config: DemoConfig) -> None:

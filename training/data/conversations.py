@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from training.data.stories import story_request
 from training.data.tasks import Message, small_talk, training_tasks
 
-STORY_SHARE, SMALL_TALK_SHARE, LONG_SHARE = 0.05, 0.05, 0.08
+STORY_SHARE, SMALL_TALK_SHARE, LONG_SHARE = 0.12, 0.05, 0.08
 """Shares of conversations that tell a story, that are manners only, and that have two or three turns."""
 
 

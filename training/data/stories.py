@@ -168,6 +168,8 @@ def _capitalize(text: str) -> str:
     return _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
 
 
+_DRILL_WORDS = (*plots.GIRLS, *plots.BOYS, *plots.TOYS, *plots.COLORS, *plots.BEASTS)
+
 _USES = {
     "animal": ("The {w} slept in the grass.", "I saw the {w} run away.", "The {w} has two ears and it can hear us."),
     "food": ("We ate the {w} with a spoon.", "The {w} was sweet and soft.", "Put the {w} on my plate."),
@@ -182,9 +184,14 @@ _USES = {
 
 
 def drill(rng: random.Random) -> str:
-    """Make up words and repeat them in order."""
-    row = " ".join(f'"{words.pseudo_word(rng)}"' for _ in range(rng.randint(2, 6)))
-    return f"{row} Again: {row}"
+    """Repeat a row of words in order: letter by letter in quotes, or in running text as stories have them."""
+    if rng.random() < 0.4:
+        row = " ".join(f'"{words.pseudo_word(rng)}"' for _ in range(rng.randint(2, 6)))
+        return f"{row} Again: {row}"
+    items = [*rng.sample(_DRILL_WORDS, rng.randint(1, 6)), *(words.pseudo_word(rng) for _ in range(rng.randint(1, 4)))]
+    rng.shuffle(items)
+    row = ", ".join(items)
+    return f"Say {row}. Again, {row}. And again, {row}."
 
 
 def usage(rng: random.Random) -> str:
@@ -194,7 +201,7 @@ def usage(rng: random.Random) -> str:
     return " ".join(rng.choice(_USES[category]).format(w=noun) for noun in nouns)
 
 
-def base_documents(seed: int, drill_share: float = 0.15, usage_share: float = 0.15) -> Iterator[str]:
+def base_documents(seed: int, drill_share: float = 0.2, usage_share: float = 0.1) -> Iterator[str]:
     """Yield the base model's texts without end: mostly stories."""
     rng = random.Random(seed)
     while True:
