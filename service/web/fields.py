@@ -102,6 +102,8 @@ def _token_ids(value: object, *, at: str) -> TokenIds:
         raise wrong_type("an array of integers", value, at=at)
     if not value:
         raise empty_array(at)
+    if set(map(type, value)) == {int}:  # a hundred times faster than naming the place of each
+        return tuple(value)
     return tuple(_token_id(item, at=f"{at}[{i}]") for i, item in enumerate(value))
 
 
@@ -110,6 +112,10 @@ def _token_id(value: object, *, at: str) -> int:
         raise wrong_type("an integer", value, at=at)
     assert isinstance(value, int | float)
     return int(value)
+
+
+def _tokens(value: object) -> TokenIds:
+    return () if value == [] else _token_ids(value, at="")
 
 
 def _prompts(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[TokenIds, ...]:
@@ -125,6 +131,10 @@ Prompts = Annotated[tuple[str, ...] | tuple[TokenIds, ...], PlainValidator(_prom
 
 Inputs = Annotated[tuple[str, ...] | tuple[TokenIds, ...], PlainValidator(_inputs)]
 """What to classify."""
+
+
+Tokens = Annotated[TokenIds, PlainValidator(_tokens)]
+"""What to turn into text."""
 
 
 def _stops(value: object) -> tuple[str, ...]:

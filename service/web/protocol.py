@@ -30,6 +30,7 @@ from service.web.fields import (
     Stops,
     StopTokenIds,
     Temperature,
+    Tokens,
     Truncation,
     at_most_setting,
     unsupported_unless,
@@ -327,4 +328,4 @@ class TokenizeRequest(RequestBody):
 class DetokenizeRequest(RequestBody):
     """POST /detokenize."""
 
-    tokens: list[Annotated[Int, Field(ge=0)]]
+    tokens: Tokens

@@ -1,7 +1,5 @@
 """POST /tokenize and /detokenize, GET /tokenizer_info: the tokenizer of a served model, for clients that count."""
 
-from typing import Any
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,22 +24,14 @@ class TokenizerRoutes:
     async def tokenize(self, request: Request) -> Response:
         """Turn a text or a conversation into ids; text of control tokens is parsed."""
         received = await take_in(request, TokenizeRequest, self._frontend.models.choose_any, self._settings)
-        tokens = await in_good_time(received.size_bytes, _tokens, received.body, received.model)
-        strings = [token_text(received.model.tokenizer, token_id) for token_id in tokens]
-        answer = {
-            "count": len(tokens),
-            "max_model_len": received.model.context,
-            "tokens": tokens,
-            "token_strs": strings if received.body.return_token_strs else None,
-        }
+        answer = await in_good_time(received.size_bytes, _tokenized, received.body, received.model)
         return _json(answer, received.headers)
 
     async def detokenize(self, request: Request) -> Response:
         """Turn ids into text, control tokens included."""
         received = await take_in(request, DetokenizeRequest, self._frontend.models.choose_any, self._settings)
-        check_token_ids(received.body.tokens, received.model, "tokens")
-        text = received.model.tokenizer.decode(received.body.tokens)
-        return _json({"prompt": text, "content": text}, received.headers)
+        answer = await in_good_time(received.size_bytes, _detokenized, received.body, received.model)
+        return _json(answer, received.headers)
 
     async def info(self, request: Request) -> Response:
         """Describe the tokenizer of the model named in the query, or of the default one."""
@@ -56,7 +46,20 @@ class TokenizerRoutes:
             "vocab_size": model.vocab_size,
             "chat_template": None if model.template is None else model.template.source,
         }
-        return _json(answer, {})
+        return _json(msgspec.json.encode(answer), {})
+
+
+def _tokenized(body: TokenizeRequest, model: ServedModel) -> bytes:
+    tokens = _tokens(body, model)
+    strings = [token_text(model.tokenizer, token_id) for token_id in tokens] if body.return_token_strs else None
+    answer = {"count": len(tokens), "max_model_len": model.context, "tokens": tokens, "token_strs": strings}
+    return msgspec.json.encode(answer)
+
+
+def _detokenized(body: DetokenizeRequest, model: ServedModel) -> bytes:
+    check_token_ids(body.tokens, model, "tokens")
+    text = model.tokenizer.decode(body.tokens)
+    return msgspec.json.encode({"prompt": text, "content": text})
 
 
 def _tokens(body: TokenizeRequest, model: ServedModel) -> list[int]:
@@ -70,5 +73,5 @@ def _tokens(body: TokenizeRequest, model: ServedModel) -> list[int]:
     return render_chat(body.messages, model, opens_answer=body.add_generation_prompt)
 
 
-def _json(answer: dict[str, Any], headers: dict[str, str]) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
+def _json(answer: bytes, headers: dict[str, str]) -> Response:
+    return Response(answer, media_type="application/json", headers=headers)

@@ -1,8 +1,11 @@
 """What surrounds the endpoints: models, tokenizer, probes, request ids, cross-origin calls, the access log."""
 
+import asyncio
 import logging
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from service.host.messages import Admitted, Drain, Failed, WorkerDown, WorkerUp
@@ -33,6 +36,28 @@ def test_tokenize_parses_control_tokens_and_detokenize_gives_the_text_back(servi
     back = service.post("/detokenize", {"tokens": tokens["tokens"]}).json()
     assert back == {"prompt": text, "content": text}
     assert service.post("/tokenize", {"content": text}).json()["tokens"] == tokens["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/tokenize", {"prompt": " " * 1_000_000}), ("/detokenize", {"tokens": [300] * 500_000})],
+    ids=["tokenize", "detokenize"],
+)
+def test_others_are_served_while_a_large_text_is_tokenized(service: Service, path: str, body: dict[str, Any]) -> None:
+    async def probe_meanwhile(client: httpx.AsyncClient) -> float:
+        """Return the share of the request's time that one probe had to wait at most."""
+        longest_s, started_s = 0.0, time.monotonic()
+        request = asyncio.create_task(client.post(path, json=body))
+        await asyncio.sleep(0)
+        while not request.done():
+            before_s = time.monotonic()
+            assert (await client.get("/health")).status_code == 200
+            await asyncio.sleep(0.001)
+            longest_s = max(longest_s, time.monotonic() - before_s)
+        assert request.result().status_code == 200
+        return longest_s / (time.monotonic() - started_s)
+
+    assert service.run(probe_meanwhile) < 0.3
 
 
 def test_end_token_is_exactly_one_token(service: Service) -> None:
