@@ -49,8 +49,8 @@ class Generation:
         self._sequences: dict[str, _Sequence] = {}
         self._finish_reasons: set[str] = set()
         self._stopped: list[str] = []
-        deadline_s = self.timings.started_s + timeout_s
-        queue_deadline_s = min(self.timings.started_s + queue_timeout_s, deadline_s)
+        self.deadline_s = self.timings.started_s + timeout_s
+        queue_deadline_s = min(self.timings.started_s + queue_timeout_s, self.deadline_s)
         for number, prompt in enumerate(plan.prompts):
             params = plan.params_of(number)
             for choice, indices in enumerate(plan.choices_of(number)):
@@ -62,7 +62,7 @@ class Generation:
                     params=params,
                     choice=choice,
                     queue_deadline_s=queue_deadline_s,
-                    deadline_s=deadline_s,
+                    deadline_s=self.deadline_s,
                 )
                 output = SequenceOutput(plan.model.tokenizer, prompt.token_ids, plan.output, plan.echoes[number])
                 self.messages.append(message)

@@ -4,6 +4,7 @@ Headers go out with the first event from the worker, so a request that is refuse
 real status. After the headers a failure is an event of its own.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+
+LAST_WORDS_S = 1.0
+"""How long after the deadline a client may take to read what is left. One that has stopped reading is given up then,
+lest its request stays for ever."""
 
 _encode = msgspec.json.Encoder().encode
 _MARK = "\x00"
@@ -129,7 +134,7 @@ class EventStream(Response):
             if not self._has_started:
                 raise
             last = _failure(error, exchange_of(scope))
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        await self._send(last, send, more=False)
 
     async def _send_batches(self, receive: Receive, send: Send) -> None:
         running = batches(self._generation, self._frontend, receive, silence_s=self._keepalive_s)
@@ -151,8 +156,12 @@ class EventStream(Response):
         self._has_started = True
         self._last_sent_s = time.monotonic()
 
-    async def _send(self, frames: bytes, send: Send) -> None:
-        await send({"type": "http.response.body", "body": frames, "more_body": True})
+    async def _send(self, frames: bytes, send: Send, *, more: bool = True) -> None:
+        try:
+            async with asyncio.timeout_at(self._generation.deadline_s + LAST_WORDS_S):
+                await send({"type": "http.response.body", "body": frames, "more_body": more})
+        except TimeoutError:
+            raise ClientGone from None
         self._last_sent_s = time.monotonic()
 
     def _is_silent(self) -> bool:

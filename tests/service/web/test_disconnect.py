@@ -90,3 +90,23 @@ def test_leaving_in_the_middle_of_the_body_is_no_error(make_service: ServiceMake
     asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
     assert stream.messages == []
     assert service.generate.sent == []
+
+
+def test_a_client_that_stops_reading_is_given_up_after_its_deadline(make_service: ServiceMaker) -> None:
+    service = make_service(generate=decoding, request_timeout_s=0.05, queue_timeout_s=0.05)
+    stream = DeafStream(service, PROMPT | {"stream": True})
+
+    async def come_and_stop_reading() -> None:
+        async with stream:
+            await stream.ended()
+
+    asyncio.run(asyncio.wait_for(come_and_stop_reading(), SOON_S))
+    assert service.generate.cancelled == [service.generate.requests[0].uid]
+
+
+class DeafStream(Stream):
+    """A client that keeps its connection and takes nothing after the headers."""
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
