@@ -153,6 +153,8 @@ class _Disguise:
         pattern = "|".join(map(re.escape, self._tokens)) or "(?!)"
         self._split = re.compile(f"({pattern})")
         self._look_ahead = re.compile(f"(?={pattern})")
+        self._beginnings = tuple(token[:size] for token in self._tokens for size in range(1, len(token)))
+        self._endings = tuple(token[size:] for token in self._tokens for size in range(1, len(token)))
         taken = set(json.dumps(avoid, ensure_ascii=False, default=str))
         self._unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in taken)
         self.end_mark = next(self._unused)
@@ -184,6 +186,8 @@ class _Disguise:
     def _open_ends(self, text: str) -> set[int]:
         """Find where a special token could start and be finished by what follows `text`, or the other way round."""
         bare = text.strip()
+        if not (bare.endswith(self._beginnings) or bare.startswith(self._endings) or self._lies_inside(bare)):
+            return set()  # nearly always, and much faster than trying each token
         first = len(text) - len(text.lstrip())
         places = set()
         for token in self._tokens:
@@ -192,6 +196,9 @@ class _Disguise:
             if bare and (bare in token or any(bare.startswith(token[-size:]) for size in sizes)):
                 places.add(first)
         return places
+
+    def _lies_inside(self, bare: str) -> bool:
+        return any(bare in token for token in self._tokens)
 
     def _replace(self, text: str, places: set[int]) -> str:
         pieces, start = [], 0
