@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from service import metrics
 from service.settings import ServiceSettings
-from service.web.answers import GenerationRoutes
 from service.web.classify import ClassifyRoute
+from service.web.completions import GenerationRoutes
 from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
 from service.web.frontend import Frontend
 from service.web.middleware import Exchanges, Guard, error_response
