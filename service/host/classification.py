@@ -18,7 +18,7 @@ Score = Callable[[Sequence[Sequence[int]]], list[list[float]]]
 """Rows of token ids to rows of logits."""
 
 
-class Classification:
+class ClassificationTrade:
     """Dynamic batching as a trade: a batch goes when it is full or when its oldest text has waited long enough."""
 
     def __init__(

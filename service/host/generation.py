@@ -26,7 +26,7 @@ class EngineModel:
     """The model's own end tokens."""
 
 
-class Generation:
+class GenerationTrade:
     """Continuous batching as a trade."""
 
     def __init__(self, models: Mapping[str, EngineModel]) -> None:

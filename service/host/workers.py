@@ -16,8 +16,8 @@ from model.sampling_params import SamplingParams
 from service import metrics
 from service.engine.engine import Engine
 from service.engine.request import Request
-from service.host.classification import Classification, Score
-from service.host.generation import EngineModel, Generation
+from service.host.classification import ClassificationTrade, Score
+from service.host.generation import EngineModel, GenerationTrade
 from service.host.lifeline import die_with_parent, obey_only_main
 from service.host.loop import Trade, WorkerLoop
 from service.logs import configure_logging
@@ -83,7 +83,7 @@ class GenerationWorker(Worker):
             metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
 
     def trade(self) -> Trade:
-        return Generation(self._models)
+        return GenerationTrade(self._models)
 
 
 class ClassifyWorker(Worker):
@@ -105,7 +105,7 @@ class ClassifyWorker(Worker):
             metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
 
     def trade(self) -> Trade:
-        return Classification(
+        return ClassificationTrade(
             self._scores,
             batch_size=self._settings.classify_batch_size,
             batch_tokens=self._settings.max_num_batched_tokens,

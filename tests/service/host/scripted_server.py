@@ -20,7 +20,7 @@ from service.engine.engine import Engine, RowResult
 from service.engine.pages import PagePool
 from service.engine.scheduler import Scheduler, StepRow
 from service.host.bus import WorkerChannel
-from service.host.generation import EngineModel, Generation
+from service.host.generation import EngineModel, GenerationTrade
 from service.host.loop import Trade
 from service.host.messages import Drain, Failed, Generate, StepEvents, ToHttp, Token, WorkerDown, WorkerUp
 from service.host.supervisor import Supervisor
@@ -58,7 +58,7 @@ class CountingWorker(Worker):
 
     def trade(self) -> Trade:
         scheduler = Scheduler(PagePool(64, 64), block_size=4096, max_num_seqs=8, max_num_batched_tokens=64)
-        return Generation({"counter": EngineModel(Engine(scheduler, CountingRunner()), ())})
+        return GenerationTrade({"counter": EngineModel(Engine(scheduler, CountingRunner()), ())})
 
 
 @dataclass

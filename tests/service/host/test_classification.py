@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from service.host.classification import Classification
+from service.host.classification import ClassificationTrade
 from service.host.loop import IDLE_TICK_S, Outbox
 from service.host.messages import Cancel, Classified, Classify, Event, Failed
 
@@ -18,7 +18,7 @@ class Bench:
         self.now_s = 100.0
         self.batches: list[int] = []
         self.sent: list[Event] = []
-        self.trade = Classification(
+        self.trade = ClassificationTrade(
             {"m": self.score}, batch_size=4, batch_tokens=100, batch_wait_s=0.01, clock=lambda: self.now_s
         )
         self.outbox = Outbox()

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from model.sampling_params import SamplingParams
 from service.engine.request import Request
-from service.host.generation import EngineModel, Generation
+from service.host.generation import EngineModel, GenerationTrade
 from service.host.loop import IDLE_TICK_S, Outbox
 from service.host.messages import Admitted, Cancel, Event, Failed, Generate, Token
 from tests.service.engine.scripted import ScriptedRunner, generate_alone, make_engine
@@ -33,7 +33,7 @@ class Bench:
             engine, self.runners[name] = make_engine()
             models[name] = EngineModel(engine, end_ids=())
         self.engines = {name: model.engine for name, model in models.items()}
-        self.trade = Generation(models)
+        self.trade = GenerationTrade(models)
         self.outbox = Outbox()
         self.bus = ScriptedBus()
 
