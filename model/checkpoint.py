@@ -92,6 +92,7 @@ def save_checkpoint(
         for name, content in files.items():
             (aside / name).write_bytes(content)
         save_file(weights, aside / WEIGHTS_FILE, metadata={"format": "pt"})
+        shutil.copymode(aside / CONFIG_FILE, aside / WEIGHTS_FILE)  # safetensors makes it readable by its owner only
     return read_checkpoint(path)
 
 

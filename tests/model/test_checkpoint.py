@@ -165,6 +165,11 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, tokenizer: Tokenize
     assert (tmp_path / "model" / "README.md").read_text() == "# Card\n"
 
 
+def test_weights_are_as_readable_as_the_other_files(tiny_checkpoints: Path) -> None:
+    modes = {file.stat().st_mode & 0o777 for file in (tiny_checkpoints / "tiny-base").iterdir()}
+    assert len(modes) == 1
+
+
 def test_weights_can_be_stored_in_bfloat16(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = make_gpt(make_config("gpt2"))
     save_checkpoint(tmp_path / "model", model, tokenizer, model_card="", dtype=torch.bfloat16)
