@@ -13,11 +13,13 @@ metrics.GENERATION_TOKENS.labels("m", metrics.ENGINE).inc(5)
 
 
 def test_the_page_speaks_the_format_that_is_asked_for() -> None:
+    metrics.GENERATION_TOKENS.labels("m", metrics.ENGINE).inc(0)
     plain, plain_type = metrics.render("*/*")
-    _, open_type = metrics.render("application/openmetrics-text; version=1.0.0")
+    open_page, open_type = metrics.render("application/openmetrics-text; version=1.0.0")
     assert plain_type == "text/plain; version=0.0.4; charset=utf-8"
     assert open_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
-    assert isinstance(plain, bytes)
+    for page in (plain, open_page):
+        assert b"\nvllm:generation_tokens_total{" in page
 
 
 def test_one_observation_counts_under_every_name_of_a_quantity() -> None:
