@@ -73,7 +73,7 @@ class DemoSize:
 QUICK = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
     base_documents=2500,
-    base_steps=240,
+    base_steps=420,
     chat_conversations=20_000,
     chat_steps=600,
     spam_messages=3000,
