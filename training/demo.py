@@ -238,8 +238,12 @@ class Demo:
         return [*self.documents[:3000], *said, *(text for text, _ in self.messages[:2000])]
 
     def _command(self) -> str:
-        full = " --full" if self.config.full else ""
-        return f"groundup train-demo{full} --seed {self.config.seed} --out {self.config.out} --overwrite"
+        config = self.config
+        full = " --full" if config.full else ""
+        threads = (
+            f" --num-threads {config.num_threads}" if config.num_threads else ""
+        )  # sums depend on how they are cut
+        return f"groundup train-demo{full} --seed {config.seed}{threads} --out {config.out} --overwrite"
 
 
 def whole(state: TrainerState, config: RunConfig) -> TrainerState:
