@@ -3,6 +3,7 @@
 Only shapes, ranges and rules between fields. What needs a model, a tokenizer or a queue is checked later, elsewhere.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -127,14 +128,14 @@ class GenerationRequest(_Extensions, _Sampling, RequestBody):
             raise complaint("invalid_value", message, param="min_tokens")
 
     @property
+    @abstractmethod
     def token_limit(self) -> int | None:
         """Most tokens to generate; None: as many as the context leaves."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def wanted_logprobs(self) -> int | None:
         """How many alternatives to report for each token; None: no log-probabilities at all."""
-        raise NotImplementedError
 
     @property
     def includes_usage(self) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from service.web.output import Delta
 from service.web.plan import Plan
 
 
-class Shape:
+class Shape(ABC):
     """How one endpoint shows a choice."""
 
     id_prefix: ClassVar[str]
@@ -39,14 +40,14 @@ class Shape:
         """Return what a streamed choice begins with, if anything."""
         return None
 
-    def _whole(self, whole: Delta) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _whole(self, whole: Delta) -> dict[str, Any]: ...
 
-    def _gain(self, delta: Delta) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _gain(self, delta: Delta) -> dict[str, Any]: ...
 
-    def _logprobs(self, delta: Delta) -> dict[str, Any] | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _logprobs(self, delta: Delta) -> dict[str, Any] | None: ...
 
     def _around(
         self, index: int, content: Mapping[str, Any], logprobs: dict[str, Any] | None, delta: Delta
