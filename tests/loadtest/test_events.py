@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from loadtest.events import StreamError, time_stream
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 10.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 def frame(body: Any) -> bytes:
@@ -32,7 +25,7 @@ def arriving(clock: Clock, timed: list[tuple[float, bytes]]) -> Iterator[bytes]:
 
 
 def test_first_and_later_tokens_are_timed_from_text_to_text() -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     timed = [
         (10.1, frame({"choices": [{"delta": {"role": "assistant", "content": ""}}]})),
         (10.5, frame(chat("He"))),
@@ -51,7 +44,7 @@ def test_first_and_later_tokens_are_timed_from_text_to_text() -> None:
 
 
 def test_an_answer_without_text_has_no_first_token() -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     times = time_stream(arriving(clock, [(11.0, frame("[DONE]"))]), 10.0, clock)
     assert times.ttft_s is None
     assert times.e2e_s == 1.0

@@ -3,13 +3,7 @@
 import pytest
 
 from service.host.drain import ABORT_GRACE_S, Drain
-
-
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 @pytest.fixture

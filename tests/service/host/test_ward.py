@@ -8,6 +8,7 @@ from service.host.bus import WorkerChannel
 from service.host.loop import Trade
 from service.host.ward import FIRST_DELAY_S, GOOD_LIFE_S, LONGEST_DELAY_S, Ward
 from service.host.workers import Worker
+from tests.clock import Clock
 
 
 class IdleWorker(Worker):
@@ -19,13 +20,6 @@ class IdleWorker(Worker):
 
 class Process:
     """Alive, as far as anyone can tell."""
-
-
-class Clock:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
