@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from model.config import Family, GPTConfig
@@ -30,12 +30,19 @@ class ModelShape(BaseModel):
     """Key and value heads; left out: as many as `n_head`."""
     n_embd: PositiveInt = 128
     """Width of the hidden states."""
+    n_inner: PositiveInt | None = None
+    """Width inside the MLP; left out: four times `n_embd`, or two thirds of that for the gated MLP of `llama`."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of activations zeroed while training."""
+    tie_embeddings: bool = True
+    """Share the weights of the embedding and of the output layer."""
+    vocab_multiple: PositiveInt = 1
+    """Round the vocabulary up to a multiple of this; GPUs like 64."""
 
     def build(self, vocab_size: int) -> GPTConfig:
         """Return the model config of this shape for a vocabulary."""
-        return GPTConfig(vocab_size=vocab_size, **self.model_dump())
+        padded = -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
+        return GPTConfig(vocab_size=padded, **self.model_dump(exclude={"vocab_multiple"}))
 
 
 class OptimConfig(BaseModel):
@@ -57,8 +64,10 @@ class OptimConfig(BaseModel):
     """Muon's momentum."""
     grad_clip: float = Field(1.0, gt=0)
     """Largest norm of the whole gradient; a larger one is scaled down to it."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """How the rate falls after the warm-up; `wsd` holds it and falls at the end only (warm-up, stable, decay)."""
+    decay: float = Field(0.2, gt=0, le=1)
+    """`wsd`: share of the steps, at the end, over which the rate falls linearly."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the rate rises from zero."""
     final_lr: float = Field(0.05, ge=0, le=1)
@@ -92,6 +101,26 @@ class RunConfig(BaseSettings):
     """Steps between two looks at the validation data; the last step always has one."""
     keep_best: bool = True
     """Save the weights of the lowest validation loss instead of the last ones."""
+    patience: PositiveInt | None = None
+    """Stop early after so many looks at the validation data without a lower loss; left out: never."""
+    resume: bool = False
+    """Go on from the last snapshot of an interrupted run to the same place; start afresh where there is none."""
+    save_interval: PositiveInt | None = None
+    """Steps between two snapshots, from which an interrupted run resumes bit for bit; left out: `eval_interval`."""
+    keep_last: PositiveInt = 2
+    """Snapshots to keep; older ones are removed."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved; left out: none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` computes in bfloat16 where that is safe (autocast); weights and optimizer stay in float32."""
+    compile: bool = False
+    """Compile the model: slow to start, faster from then on."""
+    recompute: bool = False
+    """Keep only the input of each layer and compute the rest again in the backward pass: slower, far less memory."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: `ddp` copies the weights to every process, `fsdp` shares them out."""
+    tensorboard: Path | None = None
+    """Folder that also receives the metrics as TensorBoard events."""
     seed: int = Field(123, ge=0)
     """Fixes initial weights, data order and dropout."""
     optim: OptimConfig = OptimConfig()
@@ -109,22 +138,41 @@ class RunConfig(BaseSettings):
 class PretrainConfig(RunConfig):
     """Teach a model to continue text."""
 
-    data: Path
-    """A text file, a folder of `.txt` files, or a folder of token shards written by an earlier preparation."""
+    data: tuple[Path, ...] = Field(min_length=1)
+    """Text (`.txt`, `.jsonl`, `.csv`, `.parquet`, also `.gz`; files, folders or globs) or folders of token shards."""
+    weights: tuple[PositiveFloat, ...] | None = None
+    """Share of each `data` in what is read, in the same order; left out: as much as each is large."""
+    base: Path | None = None
+    """Checkpoint whose weights and tokenizer to start from, with a fresh schedule; left out: from scratch."""
+    preset: str | None = None
+    """Named shape, such as `gpt2-small`; what is given by `--model.*` replaces its parts. Left out: `model` alone."""
     steps: PositiveInt = 2000
     """Optimizer steps."""
     batch_size: PositiveInt = 16
     """Windows of one optimizer step."""
-    tokenizer: Path | None = None
-    """Directory whose `tokenizer.json` to use; left out: a vocabulary is trained on the training text."""
+    tokenizer: str | None = None
+    """Directory with a `tokenizer.json`, or `gpt2`; left out: a vocabulary is trained on the training text."""
     vocab_size: int = Field(1024, ge=262)
     """Size of the vocabulary to train: 256 bytes, the special tokens, and merges."""
     valid_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the text, at its end, that is held out."""
     stride: PositiveInt | None = None
     """Tokens between the starts of neighbouring windows; left out: an eighth of the context."""
+    document_mask: bool = False
+    """Let no token see another document that lies in the same window."""
+    eval_tokens: PositiveInt | None = None
+    """Held-out tokens to look at while training; left out: all. The final figures always come from all."""
+    sample_prompts: tuple[str, ...] = ("",)
+    """Texts to continue at every evaluation, so that progress can be read; empty: from the start of a document."""
+    sample_tokens: int = Field(50, ge=0)
+    """Tokens of each sample; 0: no samples."""
     model: ModelShape = ModelShape()
     """The model."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _accept_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
 
 
 class ClassifyConfig(RunConfig):

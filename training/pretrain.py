@@ -52,10 +52,10 @@ def load_corpus(config: PretrainConfig, folder: Path) -> tuple[Corpus, Tokenizer
         DataError: the text is missing, empty or too short, or the shards belong to another tokenizer.
         TokenizerError: the tokenizer cannot be read.
     """
-    if is_corpus(config.data):
-        tokenizer = Tokenizer.from_directory(config.tokenizer or config.data)
-        return open_corpus(config.data, tokenizer), tokenizer
-    train, valid = split_documents(read_documents(config.data), config.valid_fraction)
+    if is_corpus(config.data[0]):
+        tokenizer = Tokenizer.from_directory(config.tokenizer or config.data[0])
+        return open_corpus(config.data[0], tokenizer), tokenizer
+    train, valid = split_documents(read_documents(config.data[0]), config.valid_fraction)
     if config.tokenizer is not None:
         tokenizer = Tokenizer.from_directory(config.tokenizer)
     else:
@@ -94,7 +94,7 @@ def describe(config: PretrainConfig, corpus: Corpus, metrics: Metrics) -> Card:
     num_train, num_valid = sum(map(len, corpus.train)), len(corpus.valid)
     return Card(
         summary="A language model that continues text.",
-        data=f"`{config.data.name}`: {num_train:,} tokens to train on, {num_valid:,} held out from its end.",
+        data=f"`{config.data[0].name}`: {num_train:,} tokens to train on, {num_valid:,} held out from its end.",
         metrics={
             "Held-out loss (nats per token)": metrics["loss"],
             "Held-out perplexity": metrics["perplexity"],
