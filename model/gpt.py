@@ -1,12 +1,12 @@
 """The GPT itself: attention, MLP, block and model for the GPT-2 and the Llama family, on one device.
 
-It does not know training, sampling, serving, files or how keys and values are cached: a `KVPlan` handed to
-`GPT.forward` answers attention over cached positions, and without one the whole sequence is attended causally.
+It does not know training, sampling, serving or files, nor how keys and values are cached or documents packed: an
+`AttentionPlan` handed to `GPT.forward` decides what each token sees, and without one each row is attended causally.
 """
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from model.config import GPTConfig
 
-if TYPE_CHECKING:
-    from model.kv_cache import KVPlan
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu": F.gelu,
 }
+
+
+class AttentionPlan(Protocol):
+    """What each token of a batch sees, where that is more than the tokens before it in `idx`, or less."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        """Answer queries (B, H, T, D) from keys and values (B, H_kv, T, D) of one layer, in the queries' shape."""
 
 
 class Attention(nn.Module):
@@ -36,17 +40,17 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.n_embd, sum(self.head_sizes), bias=bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=bias)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: "KVPlan | None") -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, plan: AttentionPlan | None) -> Tensor:
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
             for part in self.qkv(x).split(self.head_sizes, dim=-1)
         )
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
-        if cache is not None:
-            y = cache.attend(self.layer, q, k, v)
+        dropout = self.dropout if self.training else 0.0
+        if plan is not None:
+            y = plan.attend(self.layer, q, k, v, dropout)
         else:
-            dropout = self.dropout if self.training else 0.0
             grouped = k.shape[1] != q.shape[1]
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
@@ -92,8 +96,8 @@ class Block(nn.Module):
         self.mlp = MLP(config) if config.family == "gpt2" else GatedMLP(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: "KVPlan | None") -> Tensor:
-        x = x + self.drop(self.attn(self.ln_1(x), rotary, cache))
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, plan: AttentionPlan | None) -> Tensor:
+        x = x + self.drop(self.attn(self.ln_1(x), rotary, plan))
         out: Tensor = x + self.drop(self.mlp(self.ln_2(x)))
         return out
 
@@ -128,13 +132,13 @@ class GPT(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, idx: Tensor, positions: Tensor | None = None, cache: "KVPlan | None" = None) -> Tensor:
+    def forward(self, idx: Tensor, positions: Tensor | None = None, plan: AttentionPlan | None = None) -> Tensor:
         """Return hidden states after the last norm.
 
         Args:
-            idx: token ids (B, T), int64. With a cache, B is 1 and T runs over all rows of its plan.
+            idx: token ids (B, T), int64. With a cache's plan, B is 1 and T runs over all rows of the plan.
             positions: place of each token in its own sequence (B, T); None counts from 0 along T.
-            cache: where keys and values of earlier tokens live; None attends causally within `idx`.
+            plan: what each token sees, for example cached or packed sequences; None attends causally within `idx`.
 
         Returns:
             (B, T, C).
@@ -155,7 +159,7 @@ class GPT(nn.Module):
             rotary = (cos, sin)
         x = self.drop(x)
         for block in self.h:
-            x = block(x, rotary, cache)
+            x = block(x, rotary, plan)
         out: Tensor = self.ln_f(x)
         return out
 

@@ -79,7 +79,7 @@ class KVPlan:
         self.chunks = [_Chunk(cache, row) for row in rows[num_decode:]]
         self.sizes = [num_decode, *(row.length for row in rows[num_decode:])]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
         """Store the new keys and values, then attend each new token to its own sequence up to itself.
 
         Args:
@@ -87,10 +87,12 @@ class KVPlan:
             q: queries (1, H, N, D) of all new tokens in row order.
             k: keys (1, H_kv, N, D).
             v: values (1, H_kv, N, D).
+            dropout: must be 0: what is cached is served, never trained on.
 
         Returns:
             (1, H, N, D).
         """
+        assert dropout == 0, "a model that serves from a cache is in evaluation mode"
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.write_pages, :, self.write_offsets] = k[0].transpose(0, 1).to(keys.dtype)  # (N, H_kv, D)
         values[self.write_pages, :, self.write_offsets] = v[0].transpose(0, 1).to(values.dtype)

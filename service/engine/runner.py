@@ -51,7 +51,7 @@ class GPTRunner:
         idx = [token for row in rows for token in row.request.token_ids(row.start, row.start + row.length)]
         positions = [position for row in rows for position in range(row.start, row.start + row.length)]
         plan = self.cache.plan([Row(row.pages, row.start, row.length) for row in rows])
-        hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], cache=plan)  # (1, N, C)
+        hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], plan=plan)  # (1, N, C)
         return hidden[0]
 
     def _sample(self, last: Tensor, rows: Sequence[StepRow], results: Sequence[RowResult]) -> None:
