@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from model.tokenizer import Tokenizer
+from training.data.batches import InOrder, share
 from training.data.order import LengthGroupedOrder
 from training.data.tokens import DataError
 from training.loss import Batch
@@ -184,13 +185,12 @@ class TextBatches:
         """Return the batches to train on, one for each step."""
         return ShuffledTexts(self, batch_size, seed)
 
-    def in_order(self, batch_size: int) -> list[Batch]:
+    def in_order(self, batch_size: int) -> InOrder:
         """Return every text once, in the order given."""
-        return [self.collate(range(i, min(i + batch_size, len(self.ids)))) for i in range(0, len(self.ids), batch_size)]
+        return InOrder(self.collate, range(len(self.ids)), batch_size)
 
-    def collate(self, items: Iterable[int]) -> Batch:
+    def collate(self, items: Sequence[int]) -> Batch:
         """Put some texts into one batch, as wide as the longest of them."""
-        items = list(items)
         lengths = torch.tensor([len(self.ids[i]) for i in items])
         idx = torch.full((len(items), int(lengths.max())), self.pad_id)
         for row, i in enumerate(items):
@@ -205,5 +205,6 @@ class ShuffledTexts:
         self._texts = texts
         self._order = LengthGroupedOrder([len(ids) for ids in texts.ids], batch_size, seed)
 
-    def __call__(self, step: int) -> Batch:
-        return self._texts.collate(self._order(step).tolist())
+    def __call__(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return a rank's rows of a step's batch, as wide as its longest text on any rank."""
+        return share(self._texts.collate(self._order(step).tolist()), rank, world_size)

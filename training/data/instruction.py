@@ -12,6 +12,7 @@ import torch
 
 from model.chat import ChatTemplate
 from model.tokenizer import Tokenizer
+from training.data.batches import InOrder, share
 from training.data.order import LengthGroupedOrder
 from training.data.tokens import DataError
 from training.loss import IGNORE_INDEX, Batch
@@ -88,10 +89,10 @@ class ConversationBatches:
         """Return the batches to train on, one for each step."""
         return ShuffledConversations(self, batch_size, seed)
 
-    def in_order(self, batch_size: int) -> list[Batch]:
+    def in_order(self, batch_size: int) -> InOrder:
         """Return every conversation once, shortest first, so that little is padding."""
         order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i][0]))
-        return [self.collate(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+        return InOrder(self.collate, order, batch_size)
 
     def collate(self, items: Sequence[int]) -> Batch:
         """Put some conversations into one batch, as wide as the longest of them."""
@@ -113,5 +114,6 @@ class ShuffledConversations:
         self._conversations = conversations
         self._order = LengthGroupedOrder([len(ids) for ids, _ in conversations.rows], batch_size, seed)
 
-    def __call__(self, step: int) -> Batch:
-        return self._conversations.collate(self._order(step).tolist())
+    def __call__(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return a rank's rows of a step's batch, as wide as its longest conversation on any rank."""
+        return share(self._conversations.collate(self._order(step).tolist()), rank, world_size)

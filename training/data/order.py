@@ -28,14 +28,16 @@ class EpochOrder:
 
     def __call__(self, step: int) -> Indices:
         """Return the items of a step's batch."""
-        return self.between(step * self.batch_size, (step + 1) * self.batch_size)
+        return self.at(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
 
-    def between(self, start: int, end: int) -> Indices:
-        """Return a range of the endless row of epochs."""
-        places = np.arange(start, end)
+    def at(self, places: Indices) -> Indices:
+        """Return the items at some places of the endless row of epochs."""
         epochs = places // self.num_items
-        parts = [self._epoch(int(e))[places[epochs == e] % self.num_items] for e in np.unique(epochs)]
-        return np.concatenate(parts)
+        items = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            inside = epochs == epoch
+            items[inside] = self._epoch(int(epoch))[places[inside] % self.num_items]
+        return items
 
 
 class LengthGroupedOrder:
@@ -58,7 +60,7 @@ class LengthGroupedOrder:
 
     def _deal(self, pool: int) -> list[Indices]:
         size = POOL_BATCHES * self.batch_size
-        items = self._items.between(pool * size, (pool + 1) * size)
+        items = self._items.at(np.arange(pool * size, (pool + 1) * size))
         by_length = items[np.argsort(self.lengths[items], kind="stable")]
         batches = by_length.reshape(POOL_BATCHES, self.batch_size)
         order = np.random.default_rng([self.seed, pool, POOL_BATCHES]).permutation(POOL_BATCHES)

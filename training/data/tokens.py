@@ -5,21 +5,22 @@ text may be larger than memory. Text and tokenizers belong to `prepare`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from training.data.batches import InOrder
+from training.data.documents import Documents, number_documents
+from training.data.documents import Ids as Ids
 from training.data.order import EpochOrder
 from training.loss import IGNORE_INDEX, Batch
 
 MANIFEST = "manifest.json"
-
-Ids = NDArray[np.unsignedinteger[Any]]
-"""Token ids, as they lie in a shard."""
 
 
 class DataError(ValueError):
@@ -90,7 +91,31 @@ class TokenWindows:
     A window is `block_size` ids and, as targets, the same ids one place later. No window crosses two shards.
     """
 
-    def __init__(self, shards: Sequence[Ids], *, block_size: int, stride: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Ids],
+        *,
+        block_size: int,
+        stride: int,
+        batch_size: int,
+        seed: int,
+        documents: Sequence[Documents] = (),
+        document_mask: bool = False,
+    ) -> None:
+        """Lay windows over shards.
+
+        Args:
+            shards: ids, possibly memory-mapped.
+            block_size: inputs of a window.
+            stride: ids between the starts of neighbouring windows.
+            batch_size: windows of one step, over all ranks.
+            seed: fixes their order.
+            documents: where the documents of each shard lie; empty: not known, and not needed without a mask.
+            document_mask: tell the model which document each input belongs to, and its place within that.
+
+        Raises:
+            DataError: no shard is long enough for one window.
+        """
         counts = [max(0, (len(ids) - block_size - 1) // stride + 1) for ids in shards]
         if sum(counts) == 0:
             longest = max((len(ids) for ids in shards), default=0)
@@ -98,45 +123,121 @@ class TokenWindows:
                 f"the training text has {longest} tokens, too few for one window of {block_size} and its targets; "
                 "use more text or a smaller --model.block-size"
             )
+        assert len(documents) in (0, len(shards))
+        assert documents or not document_mask
         self.shards = shards
         self.block_size = block_size
         self.stride = stride
+        self.batch_size = batch_size
+        self._documents = documents
+        self._masked = document_mask
         self._ends = np.cumsum(counts)
         self._order = EpochOrder(int(self._ends[-1]), batch_size, seed)
 
     def __len__(self) -> int:
         return self._order.num_items
 
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of a step: `idx` and `targets`, each (B, T) int64."""
-        rows = torch.from_numpy(np.stack([self._window(int(item)) for item in self._order(step)]))  # (B, T + 1)
-        return {"idx": rows[:, :-1], "targets": rows[:, 1:]}
+    def __call__(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return a rank's rows of a step's batch: `idx` and `targets`, with a mask also `documents` and `positions`.
 
-    def _window(self, item: int) -> NDArray[np.int64]:
+        Each is (B, T) int64. Positions begin anew with each document, and with the window.
+        """
+        return self.rows(np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::world_size])
+
+    def rows(self, places: NDArray[np.int64]) -> Batch:
+        """Return the windows at some places (B,) of the endless row of epochs."""
+        items = self._order.at(places)
+        names = ("idx", "targets", "documents", "positions")[: 4 if self._masked else 2]
+        batch = np.empty((len(names), len(items), self.block_size), dtype=np.int64)
+        for row, item in enumerate(items):
+            self._fill(batch[:, row], int(item))
+        return dict(zip(names, torch.from_numpy(batch), strict=True))
+
+    def _fill(self, row: NDArray[np.int64], item: int) -> None:
+        """Write one window into `row` (2 or 4, T)."""
         shard = int(np.searchsorted(self._ends, item, side="right"))
-        place = item - (int(self._ends[shard - 1]) if shard else 0)
-        start = place * self.stride
-        return self.shards[shard][start : start + self.block_size + 1].astype(np.int64)
+        start = (item - (int(self._ends[shard - 1]) if shard else 0)) * self.stride
+        window = self.shards[shard][start : start + self.block_size + 1]
+        row[0], row[1] = window[:-1], window[1:]
+        if self._documents:
+            self._documents[shard].mask_borders(row[1], start)
+        if self._masked:
+            row[2], row[3] = number_documents(self._documents[shard].openings(start, self.block_size))
 
 
-def covering_batches(ids: Sequence[int] | Ids, *, block_size: int, batch_size: int, stride: int) -> list[Batch]:
-    """Cut ids into windows so that each id but the first is a target exactly once.
+def covering_batches(
+    ids: Sequence[int] | Ids,
+    *,
+    block_size: int,
+    batch_size: int,
+    stride: int,
+    limit: int | None = None,
+    eos_id: int | None = None,
+    documents: Documents | None = None,
+    document_mask: bool = False,
+) -> InOrder:
+    """Cut ids into windows so that each id but the first is a target exactly once; none is made before it is needed.
 
     Windows start `stride` apart; where they overlap, only the later places are targets, so that each (but those of
     the first window) is predicted from at least `block_size - stride` ids before it.
+
+    Args:
+        ids: the row of ids, possibly memory-mapped.
+        block_size: inputs of a window.
+        batch_size: windows of one batch.
+        stride: ids between the starts of neighbouring windows.
+        limit: look at about so many targets, in windows spread evenly over the row; None: at all.
+        eos_id: put this id before the row, so that its first id is a target too.
+        documents: where its documents lie; see `TokenWindows`.
+        document_mask: see `TokenWindows`.
     """
-    row_of_ids = np.asarray(ids, dtype=np.int64)
-    starts = range(0, max(1, len(ids) - 1 - block_size + stride), stride)
-    idx = np.zeros((len(starts), block_size), dtype=np.int64)
-    targets = np.full((len(starts), block_size), IGNORE_INDEX, dtype=np.int64)
-    done = 1  # every id before this one is behind us; the first is never a target
-    for row, start in enumerate(starts):
-        window = row_of_ids[start : start + block_size + 1]
-        idx[row, : len(window) - 1] = window[:-1]
-        fresh = slice(done - start - 1, len(window) - 1)
-        targets[row, fresh] = window[1:][fresh]
-        done = start + len(window)
-    return [
-        {"idx": torch.from_numpy(idx[i : i + batch_size]), "targets": torch.from_numpy(targets[i : i + batch_size])}
-        for i in range(0, len(starts), batch_size)
-    ]
+    windows = CoveringWindows(ids, block_size, stride, eos_id, documents, document_mask)
+    wanted = len(windows) if limit is None else min(len(windows), max(1, limit // stride))
+    chosen = range(len(windows)) if wanted == len(windows) else [i * len(windows) // wanted for i in range(wanted)]
+    return InOrder(windows.collate, chosen, batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class CoveringWindows:
+    """Windows that cover a row of ids; `covering_batches` says how."""
+
+    ids: Sequence[int] | Ids
+    block_size: int
+    stride: int
+    eos_id: int | None = None
+    documents: Documents | None = None
+    document_mask: bool = False
+
+    def __len__(self) -> int:
+        return len(range(0, max(1, self._num_ids - 1 - self.block_size + self.stride), self.stride))
+
+    @property
+    def _num_ids(self) -> int:
+        return len(self.ids) + (self.eos_id is not None)
+
+    def collate(self, items: Sequence[int]) -> Batch:
+        """Put some windows into a batch of (B, T) int64 each."""
+        names = ("idx", "targets", "documents", "positions")[: 4 if self.document_mask else 2]
+        batch = np.zeros((len(names), len(items), self.block_size), dtype=np.int64)
+        batch[1] = IGNORE_INDEX
+        for row, item in enumerate(items):
+            self._fill(batch[:, row], item * self.stride)
+        return dict(zip(names, torch.from_numpy(batch), strict=True))
+
+    def _fill(self, row: NDArray[np.int64], start: int) -> None:
+        window = self._slice(start, start + self.block_size + 1)
+        length = len(window) - 1
+        shift = self.eos_id is not None  # places in `ids` lie one before those in the row
+        row[0, :length], targets = window[:-1], window[1:].copy()
+        if self.documents is not None:
+            self.documents.mask_borders(targets, start - shift)
+        if self.documents is not None and self.document_mask:
+            row[2], row[3] = number_documents(self.documents.openings(start - shift, self.block_size))
+        fresh = self.block_size - self.stride if start else 0
+        row[1, fresh:length] = targets[fresh:]
+
+    def _slice(self, start: int, end: int) -> NDArray[np.int64]:
+        if self.eos_id is None:
+            return np.asarray(self.ids[start:end], dtype=np.int64)
+        window = np.asarray(self.ids[max(0, start - 1) : end - 1], dtype=np.int64)
+        return window if start else np.concatenate([[self.eos_id], window])

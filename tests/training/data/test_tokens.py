@@ -67,3 +67,28 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"dtype": "float32"}')
     with pytest.raises(DataError, match="not a manifest"):
         open_shards(tmp_path)
+
+
+def test_a_limit_looks_at_windows_spread_over_the_whole_row() -> None:
+    batches = covering_batches(ids(0, 801), block_size=8, batch_size=2, stride=8, limit=32)
+    assert torch.cat([batch["idx"][:, 0] for batch in batches]).tolist() == [0, 200, 400, 600]
+    everything = covering_batches(ids(0, 801), block_size=8, batch_size=2, stride=8, limit=10_000)
+    assert len(everything) == 50
+
+
+@pytest.mark.parametrize("stride", [1, 4, 8])
+@pytest.mark.parametrize("num_tokens", [1, 7, 8, 9, 30])
+def test_behind_an_end_token_the_first_id_is_a_target_too(num_tokens: int, stride: int) -> None:
+    batches = covering_batches(ids(1, num_tokens + 1), block_size=8, batch_size=2, stride=stride, eos_id=0)
+    expected = covering_batches(ids(0, num_tokens + 1), block_size=8, batch_size=2, stride=stride)
+    assert len(batches) == len(expected)
+    for batch, same in zip(batches, expected, strict=True):
+        assert torch.equal(batch["idx"], same["idx"])
+        assert torch.equal(batch["targets"], same["targets"])
+
+
+def test_covering_windows_read_only_what_a_batch_needs(tmp_path: Path) -> None:
+    ids(0, 100).tofile(tmp_path / "ids")
+    mapped = np.memmap(tmp_path / "ids", dtype=np.uint16, mode="r")
+    batches = covering_batches(mapped, block_size=8, batch_size=2, stride=8)
+    assert batches[3]["idx"][:, 0].tolist() == [48, 56]
