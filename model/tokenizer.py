@@ -14,6 +14,7 @@ from typing import Any
 
 import tiktoken
 
+from model.openai_vocabulary import END_OF_TEXT, TIKTOKEN_NAMES, tiktoken_json
 from model.tokenizer_json import TokenizerError, read_tokenizer_json
 
 MAX_SPACE_RUN = 50_000
@@ -55,6 +56,15 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
         }
         return cls(tokenizer_json, config | ({} if pad_token is None else {"pad_token": pad_token}))
+
+    @classmethod
+    def from_tiktoken(cls, name: str) -> "Tokenizer":
+        """Take a published vocabulary, such as `gpt2`, from tiktoken's cache or from where tiktoken fetches it.
+
+        Raises:
+            TokenizerError: the name is unknown, or the vocabulary cannot be had; it says how to put it in the cache.
+        """
+        return cls.from_json(tiktoken_json(name), eos_token=END_OF_TEXT)
 
     @classmethod
     def from_directory(cls, path: str | Path) -> "Tokenizer":
@@ -118,6 +128,19 @@ class Tokenizer:
         if token not in self._added:
             raise TokenizerError(f"tokenizer_config.json: {name} {token!r} is not an added token of tokenizer.json")
         return self._added[token]
+
+
+def load_tokenizer(name_or_directory: str | Path) -> Tokenizer:
+    """Load a directory with a `tokenizer.json`, or a vocabulary that tiktoken knows; a directory of that name wins.
+
+    Raises:
+        TokenizerError: it is neither, or broken, or cannot be fetched.
+    """
+    if Path(name_or_directory).is_dir():
+        return Tokenizer.from_directory(name_or_directory)
+    if str(name_or_directory) in TIKTOKEN_NAMES:
+        return Tokenizer.from_tiktoken(str(name_or_directory))
+    raise TokenizerError(f"{name_or_directory}: neither a directory nor one of {', '.join(TIKTOKEN_NAMES)}")
 
 
 class StreamDecoder:

@@ -198,9 +198,12 @@ def _splits(token: bytes, ids: Mapping[bytes, int]) -> Iterator[Pair]:
 def _merge(piece: bytes, rank_of_pair: Mapping[Pair, int]) -> list[bytes]:
     """Apply the listed merges to one piece, lowest rank first: the plain definition of BPE."""
     parts = [piece[i : i + 1] for i in range(len(piece))]
+    unlisted = len(rank_of_pair)
     while len(parts) > 1:
-        rank, at = min((rank_of_pair.get(pair, len(rank_of_pair)), at) for at, pair in enumerate(pairwise(parts)))
-        if rank == len(rank_of_pair):
+        ranks = [rank_of_pair.get(pair, unlisted) for pair in pairwise(parts)]
+        lowest = min(ranks)
+        if lowest == unlisted:
             break
+        at = ranks.index(lowest)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts

@@ -3,9 +3,7 @@
 import base64
 import json
 import random
-import string
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ from transformers import AutoTokenizer
 
 from model.tokenizer import MAX_SPACE_RUN, StreamDecoder, Tokenizer
 from model.tokenizer_json import TokenizerError, byte_alphabet
+from tests.fuzz import SPECIAL, assert_same_ids, fuzzed_strings, write
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPECIAL = ("<|endoftext|>", "<|pad|>", "<|end|>")
 CORPUS = [
     "The quick brown fox doesn't jump over 1234 lazy dogs; it's they who'll jump.\n\n  Indented    text\t",
     "Hello, hello! \u00dcber stra\u00dfe na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c aaaaaaaa",
@@ -81,39 +79,6 @@ def tiktoken_json(file: Path) -> str:
     oracle.pre_tokenizer = split(LLAMA3_PATTERN)
     oracle.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
     return oracle.to_str()
-
-
-def fuzzed_strings(count: int, seed: int = 0) -> list[str]:
-    """Mix everything that tokenizers trip over; the same strings for the same seed."""
-    rng = random.Random(seed)
-    sources: list[Callable[[], str]] = [
-        lambda: rng.choice(string.printable),
-        lambda: rng.choice(string.ascii_letters),
-        lambda: rng.choice(["the ", " The", "hello", "don't", "WE'LL ", "'S", "I've", "\u017f", "'\u017f"]),
-        lambda: rng.choice(" \t\n\r\x0b\x0c\x85\xa0\u2003\u2028\u3000") * rng.randint(1, 9),
-        lambda: str(rng.randint(0, 10**9)) + rng.choice(["", "\u0663", "\u00bd", "\u2167", "\uff15"]),
-        lambda: chr(rng.randint(0x4E00, 0x9FFF)),
-        lambda: rng.choice(["\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea"]),
-        lambda: rng.choice("ae\u00e9nu") + chr(rng.randint(0x300, 0x36F)) * rng.randint(0, 3),
-        lambda: chr(rng.choice([*range(0x20), *range(0x7F, 0xA0), 0xFEFF, 0x200B, 0xFFFD])),
-        lambda: rng.choice([*SPECIAL, "<|end", "|>", "<|", "<|endoftext|><|pad|>", "<|endof"]),
-        lambda: rng.choice(["\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627", "\u0939\u093f\u0928\u094d"]),
-        lambda: chr(rng.choice([rng.randint(0x80, 0xD7FF), rng.randint(0xE000, 0x10FFFF)])),
-    ]
-    return ["".join(rng.choice(sources)() for _ in range(rng.randint(0, 24))) for _ in range(count)]
-
-
-def assert_same_ids(source: str, count: int = 10_000) -> None:
-    oracle, ours = Oracle.from_str(source), Tokenizer.from_json(source, eos_token="<|endoftext|>")
-    texts = fuzzed_strings(count)
-    oracle.encode_special_tokens = False
-    expected = oracle.encode_batch(texts, add_special_tokens=False)
-    different = [t for t, e in zip(texts, expected, strict=True) if ours.encode(t, parse_special=True) != e.ids]
-    assert not different, different[:3]
-    oracle.encode_special_tokens = True  # the library's name for: text of special tokens is plain text
-    expected = oracle.encode_batch(texts, add_special_tokens=False)
-    different = [t for t, e in zip(texts, expected, strict=True) if ours.encode(t) != e.ids]
-    assert not different, different[:3]
 
 
 @pytest.mark.parametrize(
@@ -311,8 +276,3 @@ def test_fuzzed_strings_cover_what_they_promise() -> None:
     texts = "".join(fuzzed_strings(10_000))
     assert {unicodedata.category(character) for character in texts} >= {"Lu", "Mn", "Nd", "Zs", "Cc", "So", "Lo", "Sk"}
     assert all(token in texts for token in SPECIAL)
-
-
-def write(directory: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        (directory / name).write_bytes(data)
