@@ -15,8 +15,8 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config import RunConfig
 from training.run_folder import METRICS_FILE
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import TrainerState
 
 TASKS = {"base": "text-generation", "chat": "text-generation", "classifier": "text-classification"}
 
@@ -97,7 +97,7 @@ def render_card(
 
 def describe_choice(config: RunConfig, state: TrainerState) -> str:
     """Say which step's weights were kept."""
-    if config.keep_best and state.best_weights is not None and state.best_step != state.step:
+    if config.keep_best and state.best_step not in (0, state.step):
         return f" (kept: step {state.best_step:,}, the lowest validation loss)"
     return ""
 

@@ -25,12 +25,14 @@ from training.data.classification import (
 )
 from training.data.prepare import encode_documents
 from training.data.tokens import TokenWindows
+from training.device import set_up_torch
 from training.evaluate import Metrics, label_metrics, predict
 from training.loss import label_loss, next_token_loss
 from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import Trainer, TrainerState, set_up_torch
+from training.trainer import Trainer
 from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)

@@ -34,13 +34,14 @@ from training.data.classification import Example, Split
 from training.data.conversations import conversations
 from training.data.prepare import encode_documents
 from training.demo_results import Results, measure_answers, measure_labels, measure_text, sample_answers
+from training.device import set_up_torch
 from training.instruct import chat_tools, instruct
 from training.pretrain import build_model, pretrain
 from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
 from training.spelled_vocabulary import train_spelled_bpe
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import TrainerState, set_up_torch
 
 logger = logging.getLogger(__name__)
 

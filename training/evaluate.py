@@ -22,8 +22,9 @@ from training.data.instruction import Conversation, ConversationBatches, read_co
 from training.data.prepare import encode_documents, read_documents
 from training.data.tokens import Ids, covering_batches
 from training.decode import greedy_answers
+from training.device import pick_device
 from training.loss import Batch, next_token_loss
-from training.trainer import Totals, pick_device
+from training.totals import Totals
 
 Metrics = dict[str, float]
 
@@ -79,7 +80,7 @@ def loss_metrics(model: GPT, batches: Sequence[Batch]) -> Metrics:
     for batch in batches:
         totals.add(next_token_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}))
     means = totals.means()
-    return {**means, "perplexity": math.exp(means["loss"]), "num_targets": totals.count}
+    return {**means, "perplexity": math.exp(means["loss"]), "num_targets": int(totals.count)}
 
 
 def text_metrics(model: GPT, documents: Sequence[str], tokenizer: Tokenizer, *, batch_size: int = 32) -> Metrics:

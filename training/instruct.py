@@ -17,12 +17,14 @@ from training.card import Card, repeat_command, save_run
 from training.config import InstructConfig
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
 from training.data.tokens import DataError
+from training.device import set_up_torch
 from training.evaluate import Metrics, answer, exact_match, loss_metrics
 from training.loss import next_token_loss
 from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import Trainer, TrainerState, set_up_torch
+from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

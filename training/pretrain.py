@@ -13,12 +13,14 @@ from training.card import Card, repeat_command, save_run
 from training.config import PretrainConfig
 from training.data.prepare import Corpus, is_corpus, open_corpus, read_documents, split_documents, write_corpus
 from training.data.tokens import Ids, TokenWindows, covering_batches
+from training.device import set_up_torch
 from training.evaluate import Metrics, token_metrics
 from training.loss import next_token_loss
 from training.progress import show_messages
 from training.run_folder import METRICS_FILE, run_folder
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import Trainer, TrainerState, set_up_torch
+from training.trainer import Trainer
 from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.card import Card, plot_loss, render_card, save_run
 from training.config import RunConfig
+from training.state import TrainerState
 from training.tracking import MetricsLog
-from training.trainer import TrainerState
 
 CARD = Card(
     summary="A model that sails.",
@@ -30,7 +30,7 @@ def log() -> MetricsLog:
 
 def test_a_card_tells_data_results_recipe_and_how_to_repeat() -> None:
     config = RunConfig(out=Path("runs/boat"), steps=10)
-    state = TrainerState(step=10, num_tokens=12345, best_step=8, best_weights={})
+    state = TrainerState(step=10, num_tokens=12345, best_step=8)
     text = render_card(CARD, config, make_gpt(make_config("llama")), state)
     for part in (
         "pipeline_tag: text-generation",

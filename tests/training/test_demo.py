@@ -8,7 +8,7 @@ from model.directory import read_checkpoint
 from training.config import DemoConfig, ModelShape, PretrainConfig
 from training.demo import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
 from training.run_folder import OutputError
-from training.trainer import TrainerState
+from training.state import TrainerState
 
 TINY = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=1, n_head=2, n_embd=32),

@@ -14,10 +14,10 @@ from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 from training.config import PretrainConfig
 from training.data.prepare import write_corpus
+from training.device import set_up_torch
 from training.pretrain import build_model, pretrain, run
 from training.run_folder import OutputError
 from training.tracking import MetricsLog
-from training.trainer import set_up_torch
 
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 LINES = [f"The fox number {i} jumps over the dog number {i + 1}.\n" for i in range(300)]

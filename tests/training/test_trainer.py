@@ -1,6 +1,5 @@
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,11 @@ from torch import Tensor
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
 from training.config import OptimConfig, RunConfig
+from training.data.batches import Batches
+from training.device import pick_device
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
 from training.tracking import MetricsLog
-from training.trainer import NonFiniteError, Trainer, cut, pick_device
+from training.trainer import NonFiniteError, Trainer, cut
 
 
 def make_run(**changes: object) -> RunConfig:
@@ -20,7 +21,7 @@ def make_run(**changes: object) -> RunConfig:
     return RunConfig.model_validate({**settings, **changes})
 
 
-def masked_batch(step: int) -> Batch:
+def masked_batch(step: int, rank: int = 0, world_size: int = 1) -> Batch:
     """Six rows whose share of targets differs widely."""
     rng = torch.Generator().manual_seed(step)
     idx = torch.randint(384, (6, 16), generator=rng)
@@ -30,7 +31,7 @@ def masked_batch(step: int) -> Batch:
     return {"idx": idx, "targets": targets}
 
 
-def weights_after(config: RunConfig, batches: Callable[[int], Batch] = masked_batch) -> dict[str, Tensor]:
+def weights_after(config: RunConfig, batches: Batches = masked_batch) -> dict[str, Tensor]:
     model = make_gpt(make_config("llama"))
     Trainer(model, next_token_loss, batches, config).fit()
     return model.state_dict()
@@ -74,7 +75,7 @@ def test_a_tiny_set_is_learned_by_heart() -> None:
     model = make_gpt(make_config("llama"))
     batch = masked_batch(0)
     log = MetricsLog()
-    Trainer(model, next_token_loss, lambda _: batch, make_run(steps=80, optim={"lr": 1e-2}), log=log).fit()
+    Trainer(model, next_token_loss, lambda *_: batch, make_run(steps=80, optim={"lr": 1e-2}), log=log).fit()
     _, losses = log.series("train", "loss")
     assert losses[0] > 5
     assert losses[-1] < 0.05
@@ -113,28 +114,29 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_the_best_weights_are_kept() -> None:
-    model = make_gpt(make_config("llama"))
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_the_best_or_the_last_weights_are_kept(keep_best: bool) -> None:
     target = masked_batch(0)
-    config = make_run(steps=40, eval_interval=5, optim={"lr": 3e-3, "schedule": "constant"})
+    optim = {"lr": 3e-3, "schedule": "constant"}
+    config = make_run(steps=40, eval_interval=5, optim=optim, keep_best=keep_best)
 
-    def batches(step: int) -> Batch:
+    def batches(step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """The validation batch at first, then something else, so that it is forgotten again."""
         return target if step < 10 else masked_batch(step)
 
-    trainer = Trainer(model, next_token_loss, batches, config, valid=[target])
+    trainer = Trainer(make_gpt(make_config("llama")), next_token_loss, batches, config, valid=[target])
     state = trainer.fit()
     _, losses = trainer.log.series("valid", "loss")
     assert state.best_loss == min(losses) < losses[-1]
-    assert trainer.evaluate([target])["loss"] == pytest.approx(state.best_loss)
+    assert trainer.evaluate([target])["loss"] == pytest.approx(state.best_loss if keep_best else losses[-1])
 
 
-def test_the_last_weights_are_kept_on_request() -> None:
-    config = make_run(steps=6, eval_interval=1, keep_best=False)
-    trainer = Trainer(make_gpt(make_config("llama")), next_token_loss, masked_batch, config, valid=[masked_batch(0)])
+def test_a_run_whose_validation_loss_has_stopped_falling_ends_early() -> None:
+    config = make_run(steps=40, eval_interval=2, patience=3, optim={"lr": 3e-2, "schedule": "constant"})
+    trainer = Trainer(make_gpt(make_config("llama")), next_token_loss, masked_batch, config, valid=[masked_batch(99)])
     state = trainer.fit()
-    assert state.best_weights is None
-    assert trainer.evaluate([masked_batch(0)])["loss"] == pytest.approx(trainer.log.records[-1]["loss"])
+    assert state.step == state.best_step + 6 < 40
+    assert not state.is_stopped
 
 
 def test_evaluation_weighs_every_target_alike() -> None:
@@ -154,20 +156,17 @@ def test_each_step_and_evaluation_is_logged() -> None:
     assert {"loss", "accuracy", "grad_norm", "lr"} <= log.records[0].keys()
 
 
-def test_sigterm_ends_the_run_after_the_step_with_an_evaluation() -> None:
-    def batches(step: int) -> Batch:
-        if step == 2:
+def test_sigterm_ends_the_run_after_the_step() -> None:
+    def loss(model: GPT, batch: Batch) -> LossSums:
+        if torch.equal(batch["idx"], masked_batch(2)["idx"]):
             os.kill(os.getpid(), signal.SIGTERM)
-        return masked_batch(step)
+        return next_token_loss(model, batch)
 
-    log = MetricsLog()
     config = make_run(steps=50)
-    trainer = Trainer(
-        make_gpt(make_config("llama")), next_token_loss, batches, config, valid=[masked_batch(9)], log=log
-    )
+    trainer = Trainer(make_gpt(make_config("llama")), loss, masked_batch, config, valid=[masked_batch(9)])
     before = signal.getsignal(signal.SIGTERM)
-    assert trainer.fit().step == 3
-    assert log.series("valid", "loss")[0] == [3]
+    state = trainer.fit()
+    assert (state.step, state.is_stopped) == (3, True)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

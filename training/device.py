@@ -1,0 +1,32 @@
+"""Which device a process computes on, and how torch is set up before a model is built."""
+
+import os
+
+import torch
+
+from training.config import RunConfig
+
+
+def set_up_torch(config: RunConfig) -> None:
+    """Seed the generators behind weights and dropout, and bound the threads. Call before a model is built."""
+    torch.manual_seed(config.seed)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    if pick_device(config.device).type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32: as fast as bfloat16 where that is not asked for
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve `auto` to a GPU if there is one, and a GPU without a number to this process's own.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name} cannot be used here: {str(error).splitlines()[0]}") from None
