@@ -8,12 +8,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from training.data.classification import Example
+from training.kneser_ney import UNSEEN, NGramTable
 
 WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s")
 """Cuts a text into words with the space before them, punctuation and further white space; nothing is lost."""
@@ -97,24 +99,34 @@ class WordNGram:
     """A word n-gram that can spell: words it has not seen are coded byte by byte by a byte n-gram."""
 
     def __init__(self, order: int = 5, spelling_order: int = 6) -> None:
+        self._order = order
         self._spelling = NGram(spelling_order, lambda _: 1 / 257)
-        self._words = NGram(order, self._spell)
-        self._spelled: dict[Hashable, float] = {}
+        self._numbers: dict[str, int] = {}
+        self._words: NGramTable | None = None
+        self._spelled: dict[str, float] = {}
 
     def fit(self, texts: Iterable[str]) -> None:
         """Count the words of some texts, and the bytes of each different word once."""
-        sequences = [cut_words(text) for text in texts]
-        self._spelling.fit(_spelling(word) for word in sorted({word for words in sequences for word in words}))
-        self._words.fit(sequences)
+        sequences = [
+            np.array([self._numbers.setdefault(word, len(self._numbers) + 1) for word in cut_words(text)])
+            for text in texts
+        ]
+        self._spelling.fit(_spelling(word) for word in sorted(self._numbers))
+        self._words = NGramTable(sequences, order=self._order, num_symbols=len(self._numbers) + 1)
 
     def bits_per_byte(self, texts: Sequence[str]) -> float:
         """Return the code length of some texts, their ends included, by UTF-8 bytes."""
-        bits = sum(self._words.bits(cut_words(text)) for text in texts)
-        return bits / sum(len(text.encode()) for text in texts)
+        return sum(map(self._bits, texts)) / sum(len(text.encode()) for text in texts)
 
-    def _spell(self, word: Hashable) -> float:
+    def _bits(self, text: str) -> float:
+        assert self._words is not None, "fit comes first"
+        words = cut_words(text)
+        numbers = np.array([self._numbers.get(word, UNSEEN) for word in words])
+        return float(-self._words.log2(numbers, np.array([self._spell(word) for word in words])).sum())
+
+    def _spell(self, word: str) -> float:
         if word not in self._spelled:
-            self._spelled[word] = 2.0 ** -self._spelling.bits(_spelling(str(word)))
+            self._spelled[word] = 2.0 ** -self._spelling.bits(_spelling(word))
         return self._spelled[word]
 
 
