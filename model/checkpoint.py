@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.classifier import GPTClassifier
-from model.convert import ARCHITECTURES, PublicTensor, canonical_name, config_to_public, is_ignored, public_tensors
+from model.convert import PublicTensor, architecture, canonical_name, config_to_public, is_ignored, public_tensors
 from model.directory import (
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
@@ -73,7 +73,7 @@ def save_checkpoint(
     eos = list(eos_token_ids if eos_token_ids is not None else [tokenizer.eos_id])
     special = {"bos_token_id": tokenizer.eos_id, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
     public = {
-        "architectures": [ARCHITECTURES[model.config.family, num_labels is not None]],
+        "architectures": [architecture(model.config, is_classifier=num_labels is not None)],
         **config_to_public(model.config),
         **special,
         "eos_token_id": eos[0] if eos else None,

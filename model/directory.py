@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from model.config import GPTConfig
-from model.convert import ARCHITECTURES, config_from_public
+from model.convert import config_from_public
 
 Kind = Literal["base", "chat", "classifier"]
 
@@ -63,7 +63,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path / CONFIG_FILE}: {place}: {first['msg']}") from None
     except ValueError as error:
         raise CheckpointError(f"{path / CONFIG_FILE}: {error}") from None
-    labels = _read_labels(path, public, config)
+    labels = _read_labels(path, public)
     kind: Kind = "classifier" if labels else "chat" if _has_chat_template(path) else "base"
     generation = read_json(path / GENERATION_CONFIG_FILE) if (path / GENERATION_CONFIG_FILE).exists() else {}
     return Checkpoint(
@@ -116,9 +116,8 @@ def weight_files(path: Path) -> list[Path]:
     raise CheckpointError(f"{path / WEIGHTS_FILE}: no such file; a checkpoint directory needs it")
 
 
-def _read_labels(path: Path, public: Mapping[str, Any], config: GPTConfig) -> tuple[str, ...]:
-    architectures = public.get("architectures") or []
-    if ARCHITECTURES[config.family, True] not in architectures:
+def _read_labels(path: Path, public: Mapping[str, Any]) -> tuple[str, ...]:
+    if not any(name.endswith("ForSequenceClassification") for name in public.get("architectures") or []):
         return ()
     names = public.get("id2label") or {}
     try:

@@ -32,21 +32,25 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        bias = config.family == "gpt2"
         self.layer = layer
         self.dropout = config.dropout
-        self.head_sizes = [config.n_embd, config.num_kv_heads * config.head_dim, config.num_kv_heads * config.head_dim]
         self.head_dim = config.head_dim
-        self.qkv = nn.Linear(config.n_embd, sum(self.head_sizes), bias=bias)
-        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=bias)
+        self.sizes = [heads * config.head_dim for heads in (config.n_head, config.num_kv_heads, config.num_kv_heads)]
+        has_bias = config.family == "gpt2" or config.attention_bias == "all"
+        self.qkv = nn.Linear(config.n_embd, sum(self.sizes), bias=has_bias or config.attention_bias == "qkv")
+        self.proj = nn.Linear(self.sizes[0], config.n_embd, bias=has_bias)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, plan: AttentionPlan | None) -> Tensor:
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
-            for part in self.qkv(x).split(self.head_sizes, dim=-1)
+            for part in self.qkv(x).split(self.sizes, dim=-1)
         )
+        q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k = q.type_as(v), k.type_as(v)  # under autocast, norms and angles are float32
         dropout = self.dropout if self.training else 0.0
         if plan is not None:
             y = plan.attend(self.layer, q, k, v, dropout)
@@ -184,9 +188,24 @@ def make_rotary_table(config: GPTConfig) -> Tensor:
 
     Su et al. 2021, equation 34, in the half-rotating layout of the public Llama checkpoints.
     """
-    frequencies = config.rope_theta ** -(torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    frequencies = rotary_frequencies(config)
     angles = torch.outer(torch.arange(config.block_size, dtype=torch.float32), frequencies).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotary_frequencies(config: GPTConfig) -> Tensor:
+    """Radians per token of each pair (D / 2,), fastest first; slowed down as Llama 3 does it if the config asks.
+
+    The order of operations is that of transformers, to the last bit: far positions multiply a difference.
+    """
+    frequencies = 1 / config.rope_theta ** (torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_block_size / (2 * math.pi / frequencies)  # within the original context
+    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = kept.clamp(0, 1)
+    return (1 - kept) * frequencies / scaling.factor + kept * frequencies
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The classifier reads each text's last real token and nothing else decides."""
 
+import pytest
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from model.checkpoint import export_tensors
 from model.classifier import GPTClassifier
 from model.convert import config_to_public
-from tests.tiny import make_config
+from tests.tiny import KINDS, make_config
 
 
 def test_answer_ignores_padding_and_neighbours() -> None:
@@ -22,13 +23,13 @@ def test_answer_ignores_padding_and_neighbours() -> None:
         torch.testing.assert_close(model(padded, lengths), alone, atol=1e-12, rtol=1e-10)
 
 
-def test_logits_equal_those_of_transformers() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_equal_those_of_transformers(kind: str) -> None:
     torch.manual_seed(0)
-    config = make_config("llama")
+    config = make_config(kind)
     ours = GPTClassifier(config, 2).eval()
-    theirs = LlamaForSequenceClassification(
-        LlamaConfig(**config_to_public(config), num_labels=2, pad_token_id=383)
-    ).eval()
+    public = AutoConfig.for_model(**config_to_public(config), num_labels=2, pad_token_id=383)
+    theirs = AutoModelForSequenceClassification.from_config(public).eval()
     theirs.load_state_dict(export_tensors(ours, num_labels=2))
     idx = torch.randint(383, (4, 12))
     idx[0, 7:] = 383

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.cpu_linear import CpuLinear, pack_linears
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 7, 32, 100])
@@ -21,10 +21,10 @@ def test_a_packed_linear_gives_what_the_plain_one_gives(num_rows, bias, is_share
         torch.testing.assert_close(CpuLinear(linear, is_shared=is_shared)(x), linear(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tie_embeddings", [True, False])
-def test_a_packed_model_gives_the_same_logits(family, tie_embeddings):
-    model = make_gpt(make_config(family, tie_embeddings=tie_embeddings))
+def test_a_packed_model_gives_the_same_logits(kind, tie_embeddings):
+    model = make_gpt(make_config(kind, tie_embeddings=tie_embeddings))
     packed = copy.deepcopy(model)
     pack_linears(packed)
     assert not any(isinstance(module, nn.Linear) for module in packed.modules())

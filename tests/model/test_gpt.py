@@ -1,26 +1,42 @@
-"""The model against transformers, with random weights large enough that every detail shows."""
+"""The model against transformers in float64, with random weights large enough that every detail shows."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from model.checkpoint import export_tensors
-from model.config import GPTConfig
+from model.config import PRESETS, GPTConfig
 from model.convert import config_to_public
 from model.gpt import GPT
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
+
+BAR = 1e-10
+"""Largest difference to transformers, of logits and of gradients."""
+
+CONFIGS = {
+    **{kind: make_config(kind) for kind in KINDS},
+    "gpt2-variant": make_config("gpt2", activation="gelu", tie_embeddings=False, n_inner=80, norm_eps=1e-3),
+    "llama-variant": make_config("llama", tie_embeddings=False, n_kv_head=1, norm_eps=1e-3, rope_theta=500.0),
+    "llama-biased": make_config("llama", attention_bias="all"),
+    "qwen3-biased": make_config("qwen3", attention_bias="all", n_kv_head=4),
+}
 
 
-def oracle(config: GPTConfig) -> GPT2LMHeadModel | LlamaForCausalLM:
-    public = config_to_public(config)
-    if config.family == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(**public)).double().eval()
-    return LlamaForCausalLM(LlamaConfig(**public)).double().eval()
+def oracle(config: GPTConfig) -> PreTrainedModel:
+    """transformers' model of this shape in float64; its RMSNorms would go through float32."""
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config_to_public(config))).double().eval()
+    for parent in list(theirs.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__.endswith("RMSNorm"):
+                setattr(parent, name, nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon).double())
+    return theirs
 
 
-def pair(config: GPTConfig) -> tuple[GPT, GPT2LMHeadModel | LlamaForCausalLM]:
+def pair(config: GPTConfig) -> tuple[GPT, PreTrainedModel]:
     """Our model and transformers' with the same float64 weights."""
     ours, theirs = make_gpt(config).double(), oracle(config)
     missing, unexpected = theirs.load_state_dict(export_tensors(ours), strict=False)
@@ -30,70 +46,103 @@ def pair(config: GPTConfig) -> tuple[GPT, GPT2LMHeadModel | LlamaForCausalLM]:
     return ours, theirs
 
 
-CONFIGS = [
-    make_config("gpt2"),
-    make_config("gpt2", activation="gelu", tie_embeddings=False, n_inner=80, norm_eps=1e-3),
-    make_config("llama"),
-    make_config("llama", tie_embeddings=False, n_kv_head=1, norm_eps=1e-3, rope_theta=500.0),
-]
-
-
-BARS = {"gpt2": 1e-10, "llama": 5e-6}
-"""transformers' Llama normalises in float32 whatever the model's type, hence the wider bar."""
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=["gpt2", "gpt2-variant", "llama", "llama-variant"])
-def test_logits_equal_those_of_transformers(config: GPTConfig) -> None:
-    ours, theirs = pair(config)
-    idx = torch.randint(config.vocab_size, (3, 100))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_equal_those_of_transformers(name: str) -> None:
+    ours, theirs = pair(CONFIGS[name])
+    idx = torch.randint(384, (3, 100))
     with torch.no_grad():
-        difference = (ours.logits(ours(idx)) - theirs(idx).logits).abs().max()
-    assert difference < BARS[config.family]
+        assert (ours.logits(ours(idx)) - theirs(idx).logits).abs().max() < BAR
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["gpt2", "gpt2-variant", "llama", "llama-variant"])
-def test_gradients_equal_those_of_transformers(config: GPTConfig) -> None:
-    ours, theirs = pair(config)
-    idx = torch.randint(config.vocab_size, (2, 40))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_all_weights_equal_those_of_transformers(name: str) -> None:
+    ours, theirs = pair(CONFIGS[name])
+    idx = torch.randint(384, (2, 40))
 
     def loss(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), idx[:, 1:].flatten())
 
     loss(ours.logits(ours(idx))).backward()
     loss(theirs(idx).logits).backward()
-    theirs_grad = {
-        "gpt2": lambda: theirs.transformer.wte.weight.grad,
-        "llama": lambda: theirs.model.embed_tokens.weight.grad,
-    }[config.family]()
-    assert (ours.wte.weight.grad - theirs_grad).abs().max() < BARS[config.family]
+    for parameter in ours.parameters():
+        parameter.data = parameter.grad
+    gradients = export_tensors(ours)
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    assert max((gradients[name] - expected[name]).abs().max() for name in expected) < BAR
+    assert min(gradient.abs().max() for gradient in gradients.values()) > 1e3 * BAR
 
 
-@pytest.mark.parametrize(
-    ("config", "wrong"),
-    [
-        (CONFIGS[0], {"activation": "gelu"}),
-        (CONFIGS[0], {"norm_eps": 1e-6}),
-        (CONFIGS[2], {"norm_eps": 1e-6}),
-        (CONFIGS[2], {"rope_theta": 9000.0}),
-    ],
-    ids=["activation", "gpt2-eps", "llama-eps", "rope-theta"],
-)
-def test_a_wrong_detail_shows_in_the_logits(config: GPTConfig, wrong: dict[str, object]) -> None:
-    right, other = make_gpt(config).double(), GPT(config.model_copy(update=wrong)).double().eval()
-    other.load_state_dict(right.state_dict())
-    idx = torch.randint(config.vocab_size, (1, 60))
+def rebuilt(**changes: object) -> Callable[[GPT], GPT]:
+    """Make the mistake of building another shape around the same weights."""
+
+    def make(right: GPT) -> GPT:
+        wrong = GPT(right.config.model_copy(update=changes)).double().eval()
+        wrong.load_state_dict(right.state_dict(), strict=False)
+        return wrong
+
+    return make
+
+
+def permuted(heads: Callable[[Tensor], Tensor]) -> Callable[[GPT], GPT]:
+    """Make the mistake of another order of rows, given as a permutation of (H, D), in all queries and keys."""
+
+    def make(right: GPT) -> GPT:
+        for block in right.h:
+            q_size, kv_size, _ = block.attn.sizes
+            for first, size in ((0, q_size), (q_size, kv_size)):
+                part = block.attn.qkv.weight.data[first : first + size]
+                part.copy_(heads(part.unflatten(0, (-1, block.attn.head_dim))).flatten(0, 1).clone())
+        return right
+
+    return make
+
+
+def tile_keys(right: GPT) -> GPT:
+    """Make the mistake of giving query head i the keys of head i mod H_kv: swap queries 1 and 2, and what they add."""
+    order = torch.arange(32).view(4, 8)[[0, 2, 1, 3]].flatten()
+    for block in right.h:
+        block.attn.qkv.weight.data[:32] = block.attn.qkv.weight.data[order]
+        block.attn.proj.weight.data = block.attn.proj.weight.data[:, order]
+    return right
+
+
+def forget_transpose(right: GPT) -> GPT:
+    """Make the mistake that no shape betrays: the square matrix as it is stored."""
+    for block in right.h:
+        block.attn.proj.weight.data = block.attn.proj.weight.data.T
+    return right
+
+
+def interleave(part: Tensor) -> Tensor:
+    return part.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+
+
+MISTAKES: dict[str, tuple[str, Callable[[GPT], GPT]]] = {
+    "gelu kind": ("gpt2", rebuilt(activation="gelu")),
+    "eps of gpt2": ("gpt2", rebuilt(norm_eps=1e-6)),
+    "missed transpose": ("gpt2", forget_transpose),
+    "eps of llama": ("llama", rebuilt(norm_eps=1e-6)),
+    "rope theta": ("llama", rebuilt(rope_theta=9000.0)),
+    "rope layout": ("llama", permuted(interleave)),
+    "tiled keys": ("llama", tile_keys),
+    "unscaled rope": ("llama3", rebuilt(rope_scaling=None)),
+    "missing bias of qkv": ("qwen2", rebuilt(attention_bias="none")),
+    "missing bias of the output": ("llama-biased", rebuilt(attention_bias="qkv")),
+    "missing query and key norm": ("qwen3", rebuilt(qk_norm=False)),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_detail_shows_in_the_logits(mistake: str) -> None:
+    name, make_wrong = MISTAKES[mistake]
+    ours, theirs = pair(CONFIGS[name])
+    idx = torch.randint(384, (1, 60))
     with torch.no_grad():
-        assert (right(idx) - other(idx)).abs().max() > 2 * BARS[config.family]
-
-
-def test_a_missed_transpose_of_the_square_matrix_shows_in_the_logits() -> None:
-    right = make_gpt(make_config("gpt2"))
-    other = make_gpt(make_config("gpt2"))
-    idx = torch.randint(384, (1, 20))
-    with torch.no_grad():
-        weight = other.h[0].attn.proj.weight
-        weight.copy_(weight.T.clone())
-        assert (right(idx) - other(idx)).abs().max() > 1e-3
+        expected = theirs(idx).logits
+        assert (ours.logits(ours(idx)) - expected).abs().max() < BAR
+        wrong = make_wrong(ours)
+        assert (wrong.logits(wrong(idx)) - expected).abs().max() > 1e4 * BAR
 
 
 def test_sequence_longer_than_the_context_is_refused() -> None:
@@ -101,6 +150,19 @@ def test_sequence_longer_than_the_context_is_refused() -> None:
         make_gpt(make_config("gpt2"))(torch.zeros(1, 129, dtype=torch.int64))
 
 
-def test_gpt2_small_has_the_published_number_of_weights() -> None:
+PUBLISHED_SIZES = {
+    "gpt2-small": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3.2-1b": 1_235_814_400,
+    "smollm2-135m": 134_515_008,
+    "qwen3-0.6b": 596_049_920,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_presets_have_the_published_number_of_weights(name: str) -> None:
     with torch.device("meta"):
-        assert GPT(GPTConfig()).num_params() == 124_439_808
+        assert GPT(PRESETS[name]).num_params() == PUBLISHED_SIZES[name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.kv_cache import PagedKVCache, Row, page_bytes
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
 
 STEPS = [
     [(0, 0, 10), (1, 0, 16)],  # (sequence, start, end): two chunks
@@ -16,11 +16,11 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page_size", [8, 64])
 @pytest.mark.parametrize("layout", ["in order", "shuffled", "far apart"])
-def test_stepwise_hidden_states_equal_those_of_one_pass(family: str, page_size: int, layout: str) -> None:
-    model = make_gpt(make_config(family)).double()
+def test_stepwise_hidden_states_equal_those_of_one_pass(kind: str, page_size: int, layout: str) -> None:
+    model = make_gpt(make_config(kind)).double()
     per_sequence = 64 // page_size
     cache = PagedKVCache(
         model.config, num_pages=64 * per_sequence, page_size=page_size, device="cpu", dtype=torch.float64

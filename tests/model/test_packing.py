@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model.gpt import GPT
 from model.packing import DocumentMask, document_ends
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
 
 LENGTHS = [[5, 1, 17, 9], [32], [31, 1]]
 """Lengths of the documents of each row."""
@@ -28,7 +28,7 @@ def alone(model: GPT, idx: Tensor, lengths: list[list[int]]) -> Tensor:
     return torch.stack(rows)
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest) -> GPT:
     return make_gpt(make_config(request.param)).double()
 

@@ -16,7 +16,7 @@ from service.engine.request import NewToken, Request
 from service.engine.runner import GPTRunner
 from service.engine.scheduler import Scheduler
 from tests.service.engine.scripted import check, run_to_end, tokens_of
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
 
 FAMILIES = ["gpt2", "llama"]
 END_IDS = (3, 5)
@@ -127,6 +127,18 @@ def test_a_batch_of_random_requests_gives_what_each_gives_alone(model, limits):
         assert_equals_generate(model, request, events[request.uid])
     if limits in (SMALL_POOL, ALL_SMALL):
         assert engine.num_preemptions > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FAMILIES])
+def test_every_kind_of_model_gives_in_a_batch_what_it_gives_alone(kind):
+    model = make_gpt(make_config(kind))
+    engine = make_engine(model, **ALL_SMALL)
+    requests = random_requests(random.Random(kind), model.config, 6)
+    for request in requests:
+        engine.add(request)
+    outputs = [output for output in run_to_end(engine) if isinstance(output, NewToken)]
+    for request in requests:
+        assert_equals_generate(model, request, [output for output in outputs if output.uid == request.uid])
 
 
 def test_log_probabilities_are_those_of_the_raw_logits_in_every_schedule(model):
