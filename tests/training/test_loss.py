@@ -1,23 +1,19 @@
 import math
 
+import pytest
 import torch
 
 from model.classifier import GPTClassifier
+from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.loss import IGNORE_INDEX, cross_entropy_sum, label_loss, next_token_loss
-
-
-def test_cross_entropy_equals_hand_worked_numbers() -> None:
-    # Odds 1 : 3 and 2 : 2, so the targets have probabilities 3/4 and 1/2.
-    logits = torch.tensor([[0.0, math.log(3)], [math.log(2), math.log(2)]])
-    loss = cross_entropy_sum(logits, torch.tensor([1, 0]))
-    assert math.isclose(loss.item(), math.log(4 / 3) + math.log(2), rel_tol=1e-6)
-
-
-def test_an_ignored_target_adds_nothing() -> None:
-    logits = torch.tensor([[0.0, math.log(3)], [5.0, -7.0]])
-    loss = cross_entropy_sum(logits, torch.tensor([1, IGNORE_INDEX]))
-    assert math.isclose(loss.item(), math.log(4 / 3), rel_tol=1e-6)
+from training.loss import (
+    IGNORE_INDEX,
+    label_loss,
+    next_token_loss,
+    next_token_scores,
+    readable,
+    token_byte_lengths,
+)
 
 
 def test_next_token_loss_of_a_masked_batch_is_that_of_its_unmasked_part() -> None:
@@ -29,17 +25,74 @@ def test_next_token_loss_of_a_masked_batch_is_that_of_its_unmasked_part() -> Non
     masked[1, 3:] = IGNORE_INDEX
     expected = -sum(float(logits[b, t, masked[b, t]]) for b in range(2) for t in range(12) if masked[b, t] >= 0)
     sums = next_token_loss(model, {"idx": idx, "targets": masked})
-    assert sums.count == 5 + 3
+    assert sums.count.item() == 5 + 3
     assert math.isclose(sums.loss.item(), expected, rel_tol=1e-5)
 
 
-def test_accuracy_counts_the_most_likely_tokens() -> None:
-    model = make_gpt(make_config("gpt2"))
-    idx = torch.randint(384, (1, 6))
+def test_scores_are_the_loss_with_accuracy_and_the_bytes_of_the_targets(tokenizer: Tokenizer) -> None:
+    model = make_gpt(make_config("gpt2", vocab_size=400))  # padded: the tokenizer has 384
+    idx = torch.randint(384, (1, 9))
     targets = model.logits(model(idx)).argmax(-1)
     targets[0, :2] = (targets[0, :2] + 1) % 384
-    sums = next_token_loss(model, {"idx": idx, "targets": targets})
-    assert sums.metrics["accuracy"] == 4
+    targets[0, 2] = IGNORE_INDEX
+    targets[0, 3] = tokenizer.eos_id
+    batch = {"idx": idx, "targets": targets}
+    sums = next_token_scores(model, batch, token_byte_lengths(tokenizer, 400))
+    assert sums.metrics["accuracy"].item() == 5
+    text = tokenizer.decode([i for i in targets[0].tolist() if i not in (IGNORE_INDEX, tokenizer.eos_id)])
+    if "\ufffd" not in text:
+        assert sums.metrics["num_bytes"].item() == len(text.encode())
+    plain = next_token_loss(model, batch)
+    assert math.isclose(plain.loss.item(), sums.loss.item(), rel_tol=1e-6)
+    assert plain.count.item() == sums.count.item() == 8
+    assert plain.metrics == {}
+    assert not sums.loss.requires_grad
+
+
+def test_byte_lengths_of_a_text_s_tokens_add_up_to_its_bytes(tokenizer: Tokenizer) -> None:
+    text = "Caf\u00e9 \u2603, na\u00efve boats; 1869."
+    lengths = token_byte_lengths(tokenizer, tokenizer.vocab_size)
+    ids = torch.tensor(tokenizer.encode(text))
+    assert lengths[ids].sum().item() == len(text.encode())
+    assert lengths[tokenizer.eos_id] == 0
+
+
+def test_perplexity_and_bits_per_byte_follow_from_means() -> None:
+    means = {"loss": math.log(8), "accuracy": 0.5, "num_bytes": 1.5}  # 3 bits for each token of 1.5 bytes
+    assert readable(means) == pytest.approx({"loss": math.log(8), "accuracy": 0.5, "perplexity": 8, "bits_per_byte": 2})
+    assert readable({"loss": 1e6}).keys() == {"loss", "perplexity"}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_documents_of_one_row_are_scored_as_if_each_had_its_own(family: str) -> None:
+    model = make_gpt(make_config(family))
+    first, second = torch.randint(384, (1, 7)), torch.randint(384, (1, 5))
+    packed = {
+        "idx": torch.cat([first[:, :-1], second[:, :-1]], 1),
+        "targets": torch.cat([first[:, 1:], second[:, 1:]], 1),
+        "positions": torch.tensor([[*range(6), *range(4)]]),
+        "documents": torch.tensor([[0] * 6 + [1] * 4]),
+    }
+    apart = [next_token_loss(model, {"idx": ids[:, :-1], "targets": ids[:, 1:]}) for ids in (first, second)]
+    together = next_token_loss(model, packed)
+    assert math.isclose(together.loss.item(), sum(sums.loss.item() for sums in apart), rel_tol=1e-5)
+    leaking = next_token_loss(model, {name: packed[name] for name in ("idx", "targets", "positions")})
+    assert abs(leaking.loss.item() - together.loss.item()) > 0.01
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_places_without_a_target_may_be_left_out_or_not(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_gpt(make_config(family)).double()
+    idx, targets = torch.randint(384, (2, 12)), torch.randint(384, (2, 12))
+    targets[:, 3:9] = IGNORE_INDEX
+    model.zero_grad()
+    left_out = next_token_loss(model, {"idx": idx, "targets": targets})
+    gradient = torch.autograd.grad(left_out.loss, model.wte.weight)[0]
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    kept = next_token_loss(model, {"idx": idx, "targets": targets})
+    assert left_out.count.item() == kept.count.item() == 12
+    torch.testing.assert_close(left_out.loss, kept.loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(kept.loss, model.wte.weight)[0], gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_label_loss_ignores_padding() -> None:
