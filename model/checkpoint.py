@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.classifier import GPTClassifier
-from model.convert import PublicTensor, architecture, canonical_name, config_to_public, is_ignored, public_tensors
+from model.convert import PublicTensor, canonical_name, is_ignored, public_tensors
 from model.directory import (
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
@@ -30,6 +30,7 @@ from model.directory import (
     weight_files,
 )
 from model.gpt import GPT, make_rotary_table
+from model.public_config import architecture, config_to_public
 from model.tokenizer import Tokenizer
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)

@@ -1,6 +1,6 @@
 """The shape of a GPT: one frozen config that covers the GPT-2 and the Llama family.
 
-It does not know file formats; `model.convert` translates it to and from public `config.json` keys.
+It does not know file formats; `model.public_config` translates it to and from public `config.json` keys.
 """
 
 from typing import Literal, Self

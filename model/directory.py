@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from model.config import GPTConfig
-from model.convert import config_from_public
+from model.public_config import config_from_public
 
 Kind = Literal["base", "chat", "classifier"]
 

@@ -15,15 +15,17 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
-    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
 )
 
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
 from model.directory import CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
-from tests.tiny import make_config, make_gpt
+from tests.tiny import KINDS, make_config, make_gpt
 
 IDX = torch.arange(60).reshape(2, 30)
 
@@ -51,19 +53,42 @@ def test_transformers_loads_our_tokenizer_and_chat_template(tiny_checkpoints: Pa
     assert theirs.eos_token_id == tokenizer.eos_id
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "llama-untied"])
-def test_we_load_what_transformers_saves(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_loads_every_kind_as_its_own_class(tmp_path: Path, tokenizer: Tokenizer, kind: str) -> None:
+    ours = make_gpt(make_config(kind))
+    save_checkpoint(tmp_path / "model", ours, tokenizer, model_card="")
+    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(report.values()), report
+    assert [type(theirs).__name__] == theirs.config.architectures
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=5e-5, rtol=1e-4)
+
+
+SIZES = {"vocab_size": 384, "max_position_embeddings": 128, "hidden_size": 32, "intermediate_size": 48}
+LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SCALED = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+THEIRS: dict[str, PreTrainedConfig] = {
+    "gpt2": GPT2Config(vocab_size=384, n_positions=128, n_embd=32, n_layer=2, n_head=4),
+    "llama": LlamaConfig(**SIZES, **LAYERS, tie_word_embeddings=True),
+    "llama-untied": LlamaConfig(**SIZES, **LAYERS, tie_word_embeddings=False, attention_bias=True),
+    "llama3": LlamaConfig(**SIZES, **LAYERS, rope_parameters={**SCALED, "original_max_position_embeddings": 64}),
+    "mistral": MistralConfig(**SIZES, **LAYERS, sliding_window=None),
+    "qwen2": Qwen2Config(**SIZES, **LAYERS),
+    "qwen3": Qwen3Config(**SIZES, **LAYERS, head_dim=12),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_we_load_what_transformers_saves(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
-    if family == "gpt2":
-        theirs = GPT2LMHeadModel(GPT2Config(vocab_size=384, n_positions=128, n_embd=32, n_layer=2, n_head=4))
-    else:
-        sizes = {"vocab_size": 384, "max_position_embeddings": 128, "hidden_size": 32, "intermediate_size": 48}
-        layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-        theirs = LlamaForCausalLM(LlamaConfig(**sizes, **layers, tie_word_embeddings=family == "llama"))
-    theirs.eval().save_pretrained(tmp_path)
+    theirs = AutoModelForCausalLM.from_config(THEIRS[name]).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    theirs.save_pretrained(tmp_path)
     ours = load_gpt(tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=5e-5, rtol=1e-4)
 
 
 def test_sharded_weights_without_prefix_and_with_mask_buffers_load(tiny_checkpoints: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from model.checkpoint import export_tensors
 from model.classifier import GPTClassifier
-from model.convert import config_to_public
+from model.public_config import config_to_public
 from tests.tiny import KINDS, make_config
 
 

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from model.checkpoint import export_tensors
 from model.config import PRESETS, GPTConfig
-from model.convert import config_to_public
 from model.gpt import GPT
+from model.public_config import config_to_public
 from tests.tiny import KINDS, make_config, make_gpt
 
 BAR = 1e-10
