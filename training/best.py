@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class OnDisk:
         write: writes a checkpoint directory of a model, such as `model.checkpoint.save_checkpoint` does.
     """
 
-    def __init__(self, folder: Path, write: Callable[[Path, nn.Module], object]) -> None:
+    def __init__(self, folder: Path, write: Callable[[Path, Any], object]) -> None:
         self._folder = folder
         self._write = write
 
@@ -77,6 +77,11 @@ class OnDisk:
 
     def _place(self, step: int) -> Path:
         return self._folder / f"best-{step:08d}"
+
+
+def best_card(out: Path) -> str:
+    """Return the model card of weights that are put aside while `out` is being made."""
+    return f"# {out.name}, unfinished\n\nThe weights with the lowest validation loss so far.\n"
 
 
 def copy_weights(weights: dict[str, Tensor], model: nn.Module) -> None:

@@ -3,14 +3,18 @@
 `run` goes from a file to a checkpoint; `build_classifier` and `classify` are its parts, for texts already at hand.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
 
-from model.checkpoint import load_gpt
+from model.checkpoint import load_gpt, save_checkpoint
 from model.classifier import GPTClassifier
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.baselines import naive_bayes, tfidf_logistic_regression
+from training.best import OnDisk, best_card
 from training.card import Card, repeat_command, save_run
 from training.config import ClassifyConfig, OptimConfig
 from training.data.classification import (
@@ -23,16 +27,15 @@ from training.data.classification import (
     split_examples,
     without_duplicates,
 )
-from training.data.prepare import encode_documents
+from training.data.prepare import encode_documents, fingerprint
 from training.data.tokens import TokenWindows
-from training.device import set_up_torch
 from training.evaluate import Metrics, label_metrics, predict
 from training.loss import label_loss, next_token_loss
-from training.progress import show_messages
-from training.run_folder import METRICS_FILE, run_folder
+from training.parallel import World
+from training.recipe import conduct, digest, must_be_over, open_log
+from training.run_folder import RunFolder
 from training.state import TrainerState
-from training.tracking import MetricsLog
-from training.trainer import Trainer
+from training.trainer import Keeping, Trainer
 from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)
@@ -50,15 +53,26 @@ def run(config: ClassifyConfig) -> None:
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
-    show_messages()
-    with run_folder(config.out, overwrite=config.overwrite) as folder:
-        split = load_split(config)
-        set_up_torch(config)
-        labels = sorted({example.label for example in split.train})
-        tokenizer = choose_tokenizer(config, split.train)
-        model = build_classifier(config, tokenizer, split.train, num_labels=len(labels))
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = classify(model, split, labels, tokenizer, config, log=log)
+    conduct(config, functools.partial(make, config))
+
+
+def make(config: ClassifyConfig, folder: RunFolder) -> None:
+    """Train in the folder of a run; see `run`."""
+    split = load_split(config)
+    labels = sorted({example.label for example in split.train})
+    tokenizer = choose_tokenizer(config, split.train)
+    folder.must_match(data=digest(split), tokenizer=fingerprint(tokenizer))
+    model = build_classifier(config, tokenizer, split.train, num_labels=len(labels), folder=folder)
+
+    def write_best(place: Path, best: GPTClassifier) -> None:
+        save_checkpoint(place, best, tokenizer, labels=labels, model_card=best_card(config.out))
+
+    best = OnDisk(folder.path, write_best)
+    with open_log(config, folder) as log:
+        keeping = Keeping(log=log, snapshots=folder.snapshots(), best=best)
+        state = classify(model, split, labels, tokenizer, config, **keeping)
+    must_be_over(state)
+    if World.current().is_first:
         metrics = compare(model, split, labels, tokenizer)
         card = Card(
             summary=f"A classifier of texts: {', '.join(labels)}.",
@@ -97,31 +111,41 @@ def choose_tokenizer(config: ClassifyConfig, train: Sequence[Example]) -> Tokeni
 
 
 def build_classifier(
-    config: ClassifyConfig, tokenizer: Tokenizer, train: Sequence[Example], *, num_labels: int
+    config: ClassifyConfig,
+    tokenizer: Tokenizer,
+    train: Sequence[Example],
+    *,
+    num_labels: int,
+    folder: RunFolder | None = None,
 ) -> GPTClassifier:
     """Return a classifier with a fresh head on a base model, or on a model that has read the training texts only.
 
+    Args:
+        folder: where the reading is saved and goes on from.
+
     Raises:
         CheckpointError: the base cannot be used.
-        KeyboardInterrupt: asked to stop while reading the texts.
+        StoppedError: asked to stop while reading the texts.
     """
     if config.base is not None:
         body = load_gpt(config.base)
     else:
         body = GPT(config.model.build(tokenizer.vocab_size))
-        if config.warmup_lm_steps:
-            read_texts(body, [example.text for example in train], tokenizer, config)
+        if config.warmup_lm_steps and (folder is None or not folder.resume_step):
+            read_texts(body, [example.text for example in train], tokenizer, config, folder)
     classifier = GPTClassifier(body.config, num_labels)
     weights = {name: tensor for name, tensor in body.state_dict().items() if not name.startswith("lm_head")}
     classifier.gpt.load_state_dict(weights)
     return classifier
 
 
-def read_texts(model: GPT, texts: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig) -> None:
+def read_texts(
+    model: GPT, texts: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig, folder: RunFolder | None = None
+) -> None:
     """Train a model in place to continue the texts, so that it knows their words before it learns their classes.
 
     Raises:
-        KeyboardInterrupt: asked to stop; there is nothing worth saving yet.
+        StoppedError: asked to stop.
     """
     ids = encode_documents(texts, tokenizer)
     block_size = min(model.config.block_size, 128)
@@ -132,10 +156,10 @@ def read_texts(model: GPT, texts: Sequence[str], tokenizer: Tokenizer, config: C
         batch_size=READING_WINDOWS,
         seed=config.seed,
     )
-    reading = config.model_copy(update={"steps": config.warmup_lm_steps, "optim": OptimConfig()})
-    state = Trainer(model, next_token_loss, windows, reading, title="read texts").fit()
-    if state.step < reading.steps:
-        raise KeyboardInterrupt
+    changes = {"steps": config.warmup_lm_steps, "batch_size": READING_WINDOWS, "optim": OptimConfig(), "ema": None}
+    keeping = Keeping(snapshots=folder.snapshots("reading")) if folder is not None else Keeping()
+    reading = config.model_copy(update=changes)
+    must_be_over(Trainer(model, next_token_loss, windows, reading, title="read texts", **keeping).fit())
 
 
 def classify(
@@ -144,8 +168,7 @@ def classify(
     labels: Sequence[str],
     tokenizer: Tokenizer,
     config: ClassifyConfig,
-    *,
-    log: MetricsLog | None = None,
+    **keeping: Unpack[Keeping],
 ) -> TrainerState:
     """Train a classifier in place; the test part is not looked at.
 
@@ -158,7 +181,7 @@ def classify(
         logger.warning("cut %d of %d training texts to %d tokens", train.num_cut, len(train.ids), max_length)
     batches = train.shuffled(config.batch_size, config.seed)
     valid_batches = valid.in_order(config.batch_size)
-    return Trainer(model, label_loss, batches, config, valid=valid_batches, log=log, title="classify").fit()
+    return Trainer(model, label_loss, batches, config, valid=valid_batches, title="classify", **keeping).fit()
 
 
 def compare(model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer) -> Metrics:

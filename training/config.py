@@ -131,8 +131,8 @@ class RunConfig(BaseSettings):
     """CPU threads of the tensor library; left out: its own choice."""
 
     def to_toml(self) -> str:
-        """Write the resolved settings as TOML; what is absent (None) is left out."""
-        return render_toml(self.model_dump(mode="json", exclude_none=True))
+        """Write the resolved settings as TOML; what is absent (None) is left out, and whether the run went on."""
+        return render_toml(self.model_dump(mode="json", exclude_none=True, exclude={"resume"}))
 
 
 class PretrainConfig(RunConfig):

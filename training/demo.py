@@ -38,7 +38,7 @@ from training.device import set_up_torch
 from training.instruct import chat_tools, instruct
 from training.pretrain import build_model, pretrain
 from training.progress import show_messages
-from training.run_folder import METRICS_FILE, run_folder
+from training.run_folder import RunFolder, run_folder
 from training.spelled_vocabulary import train_spelled_bpe
 from training.state import TrainerState
 from training.tracking import MetricsLog
@@ -115,7 +115,7 @@ def make(config: DemoConfig, size: DemoSize) -> list[Results]:
     """Make the three checkpoints, one after another, and return what each of them reaches."""
     with ExitStack() as stack:
         folders = [
-            stack.enter_context(run_folder(config.out / name, overwrite=config.overwrite))
+            stack.enter_context(run_folder(RunConfig(out=config.out / name, overwrite=config.overwrite)))
             for name in (BASE, CHAT, SPAM)
         ]
         demo = Demo(config, size)
@@ -139,7 +139,7 @@ class Demo:
         self.messages = spam.messages(config.seed, size.spam_messages, held_out=False)
         self.tokenizer = train_spelled_bpe(self._vocabulary_texts(), size.vocab_size)
 
-    def make_base(self, folder: Path) -> Results:
+    def make_base(self, folder: RunFolder) -> Results:
         """Pretrain on stories, and compare with a word 5-gram."""
         size = self.size
         settings = PretrainConfig(
@@ -153,8 +153,8 @@ class Demo:
         train, valid = self.documents[: -len(self.documents) // 20], self.documents[-len(self.documents) // 20 :]
         model = build_model(settings, self.tokenizer)
         ids = [encode_documents(part, self.tokenizer) for part in (train, valid)]
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = whole(pretrain(model, ids[:1], ids[1], settings, log=log), settings)
+        with MetricsLog(folder.metrics) as log:
+            state = whole(pretrain(model, ids[:1], ids[1], settings, log=log))
         results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",
@@ -165,7 +165,7 @@ class Demo:
         save_run(settings, model, self.tokenizer, card, log, state, dtype=torch.bfloat16)
         return results
 
-    def make_chat(self, folder: Path) -> Results:
+    def make_chat(self, folder: RunFolder) -> Results:
         """Finetune the base model on conversations, and count exact answers on what was held out."""
         settings = InstructConfig(
             **self._common(CHAT, self.size.chat_steps),
@@ -177,8 +177,8 @@ class Demo:
         tokenizer, template = chat_tools(settings)
         model = load_gpt(settings.base)
         train, valid = self.conversations[500:], self.conversations[:500]
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = whole(instruct(model, train, valid, template, tokenizer, settings, log=log), settings)
+        with MetricsLog(folder.metrics) as log:
+            state = whole(instruct(model, train, valid, template, tokenizer, settings, log=log))
         results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
         card = Card(
             summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
@@ -192,7 +192,7 @@ class Demo:
         save_run(settings, model, tokenizer, card, log, state, chat_template=template.source, dtype=torch.bfloat16)
         return results
 
-    def make_spam(self, folder: Path) -> Results:
+    def make_spam(self, folder: RunFolder) -> Results:
         """Finetune the base model to label messages, and compare with two baselines."""
         labels = ["ham", "spam"]
         settings = ClassifyConfig(
@@ -206,8 +206,8 @@ class Demo:
         test = [Example(text, label) for text, label in spam.messages(TEST_SEED, 600, held_out=True)]
         split = Split(train[300:], train[:300], test)
         model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = whole(classify(model, split, labels, self.tokenizer, settings, log=log), settings)
+        with MetricsLog(folder.metrics) as log:
+            state = whole(classify(model, split, labels, self.tokenizer, settings, log=log))
         results = measure_labels(rounded(model), split, labels, self.tokenizer)
         card = Card(
             summary="Tells spam from ham.",
@@ -247,13 +247,13 @@ class Demo:
         return f"groundup train-demo{full} --seed {config.seed}{threads} --out {config.out} --overwrite"
 
 
-def whole(state: TrainerState, config: RunConfig) -> TrainerState:
+def whole(state: TrainerState) -> TrainerState:
     """Pass on the state of a run that came to its end; one that was stopped stops the demo, half made.
 
     Raises:
         KeyboardInterrupt: somebody asked the run to stop.
     """
-    if state.step < config.steps:
+    if state.is_stopped:
         raise KeyboardInterrupt
     return state
 

@@ -3,28 +3,32 @@
 `run` goes from a file to a checkpoint; `instruct` is its heart, for conversations already at hand.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from model.chat import DEFAULT_TEMPLATE, END_OF_TURN, ChatTemplate
-from model.checkpoint import load_gpt
+from model.checkpoint import load_gpt, save_checkpoint
 from model.directory import CheckpointError, read_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
+from training.best import OnDisk, best_card
 from training.card import Card, repeat_command, save_run
 from training.config import InstructConfig
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
+from training.data.prepare import fingerprint
 from training.data.tokens import DataError
-from training.device import set_up_torch
 from training.evaluate import Metrics, answer, exact_match, loss_metrics
 from training.loss import next_token_loss
-from training.progress import show_messages
-from training.run_folder import METRICS_FILE, run_folder
+from training.parallel import World
+from training.recipe import conduct, digest, must_be_over, open_log
+from training.run_folder import RunFolder
 from training.state import TrainerState
-from training.tracking import MetricsLog
-from training.trainer import Trainer
+from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +42,26 @@ def run(config: InstructConfig) -> None:
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
-    show_messages()
-    with run_folder(config.out, overwrite=config.overwrite) as folder:
-        set_up_torch(config)
-        train, valid = split_conversations(read_conversations(config.data), config.valid_fraction, config.seed)
-        tokenizer, template = chat_tools(config)
-        model = load_gpt(config.base)
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = instruct(model, train, valid, template, tokenizer, config, log=log)
+    conduct(config, functools.partial(make, config))
+
+
+def make(config: InstructConfig, folder: RunFolder) -> None:
+    """Train in the folder of a run; see `run`."""
+    train, valid = split_conversations(read_conversations(config.data), config.valid_fraction, config.seed)
+    tokenizer, template = chat_tools(config)
+    folder.must_match(data=digest((train, valid)), base=fingerprint(tokenizer))
+    model = load_gpt(config.base)
+
+    def write_best(place: Path, best: GPT) -> None:
+        card = best_card(config.out)
+        save_checkpoint(place, best, tokenizer, chat_template=template.source, model_card=card)
+
+    best = OnDisk(folder.path, write_best)
+    with open_log(config, folder) as log:
+        keeping = Keeping(log=log, snapshots=folder.snapshots(), best=best)
+        state = instruct(model, train, valid, template, tokenizer, config, **keeping)
+    must_be_over(state)
+    if World.current().is_first:
         metrics = held_out_metrics(model, valid, template, tokenizer)
         card = describe(config, len(train), len(valid), metrics)
         save_run(config, model, tokenizer, card, log, state, chat_template=template.source)
@@ -97,8 +113,7 @@ def instruct(
     template: ChatTemplate,
     tokenizer: Tokenizer,
     config: InstructConfig,
-    *,
-    log: MetricsLog | None = None,
+    **keeping: Unpack[Keeping],
 ) -> TrainerState:
     """Train a model in place to give the answers of conversations.
 
@@ -113,7 +128,7 @@ def instruct(
         logger.warning("left out %d conversations longer than %d tokens", rows.num_dropped, model.config.block_size)
     batches = rows.shuffled(config.batch_size, config.seed)
     valid_batches = held_out.in_order(config.batch_size)
-    return Trainer(model, next_token_loss, batches, config, valid=valid_batches, log=log, title="instruct").fit()
+    return Trainer(model, next_token_loss, batches, config, valid=valid_batches, title="instruct", **keeping).fit()
 
 
 def held_out_metrics(

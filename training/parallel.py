@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -69,18 +69,21 @@ class World:
         self.wait()
         return work() if result is None else result
 
-    def alone(self, work: Callable[[], object]) -> None:
-        """Let the first process do something for all; if it fails, it fails for all."""
-        outcome: list[Exception | None] = [None]
+    def alone(self, work: Callable[[], T]) -> T:
+        """Let the first process do something for all: its result, or its failure, is that of all of them."""
+        outcome: list[T | None] = [None]
+        failure: list[Exception | None] = [None]
         if self.is_first:
             try:
-                work()
+                outcome[0] = work()
             except Exception as error:
-                outcome[0] = error
+                failure[0] = error
         if self.size > 1:
+            dist.broadcast_object_list(failure, src=0)
             dist.broadcast_object_list(outcome, src=0)
-        if outcome[0] is not None:
-            raise outcome[0]
+        if failure[0] is not None:
+            raise failure[0]
+        return cast(T, outcome[0])
 
 
 @contextmanager

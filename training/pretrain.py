@@ -3,24 +3,35 @@
 `run` goes from a file to a checkpoint; `build_model` and `pretrain` are its parts, for data already at hand.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
+from model.checkpoint import save_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
+from training.best import OnDisk, best_card
 from training.card import Card, repeat_command, save_run
 from training.config import PretrainConfig
-from training.data.prepare import Corpus, is_corpus, open_corpus, read_documents, split_documents, write_corpus
+from training.data.prepare import (
+    Corpus,
+    fingerprint,
+    is_corpus,
+    open_corpus,
+    read_documents,
+    split_documents,
+    write_corpus,
+)
 from training.data.tokens import Ids, TokenWindows, covering_batches
-from training.device import set_up_torch
 from training.evaluate import Metrics, token_metrics
 from training.loss import next_token_loss
-from training.progress import show_messages
-from training.run_folder import METRICS_FILE, run_folder
+from training.parallel import World
+from training.recipe import conduct, must_be_over, open_log
+from training.run_folder import RunFolder
 from training.state import TrainerState
-from training.tracking import MetricsLog
-from training.trainer import Trainer
+from training.trainer import Keeping, Trainer
 from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)
@@ -30,18 +41,30 @@ def run(config: PretrainConfig) -> None:
     """Train a base model on a text and write its checkpoint.
 
     Raises:
+        CheckpointError: the base cannot be used.
         DataError: the text cannot be used.
         OutputError: the checkpoint cannot be put where it should go.
         NonFiniteError: training diverged.
     """
-    show_messages()
-    with run_folder(config.out, overwrite=config.overwrite) as folder:
-        set_up_torch(config)
-        corpus, tokenizer = load_corpus(config, folder / "tokens")
-        model = build_model(config, tokenizer)
-        logger.info("%s parameters, %s training tokens", f"{model.num_params():,}", f"{sum(map(len, corpus.train)):,}")
-        with MetricsLog(folder / METRICS_FILE) as log:
-            state = pretrain(model, corpus.train, corpus.valid, config, log=log)
+    conduct(config, functools.partial(make, config))
+
+
+def make(config: PretrainConfig, folder: RunFolder) -> None:
+    """Train in the folder of a run; see `run`."""
+    world = World.current()
+    corpus, tokenizer = world.first(lambda: load_corpus(config, folder.data))
+    folder.must_match(tokenizer=fingerprint(tokenizer))
+    model = build_model(config, tokenizer)
+    logger.info("%s parameters, %s training tokens", f"{model.num_params():,}", f"{sum(map(len, corpus.train)):,}")
+
+    def write_best(place: Path, best: GPT) -> None:
+        save_checkpoint(place, best, tokenizer, model_card=best_card(config.out))
+
+    best = OnDisk(folder.path, write_best)
+    with open_log(config, folder) as log:
+        state = pretrain(model, corpus.train, corpus.valid, config, log=log, snapshots=folder.snapshots(), best=best)
+    must_be_over(state)
+    if world.is_first:
         metrics = token_metrics(model, corpus.valid, eos_id=tokenizer.eos_id, num_bytes=corpus.valid_bytes)
         save_run(config, model, tokenizer, describe(config, corpus, metrics), log, state)
         logger.info("wrote %s: %.3f bits per byte on held-out text", config.out, metrics["bits_per_byte"])
@@ -54,9 +77,10 @@ def load_corpus(config: PretrainConfig, folder: Path) -> tuple[Corpus, Tokenizer
         DataError: the text is missing, empty or too short, or the shards belong to another tokenizer.
         TokenizerError: the tokenizer cannot be read.
     """
-    if is_corpus(config.data[0]):
-        tokenizer = Tokenizer.from_directory(config.tokenizer or config.data[0])
-        return open_corpus(config.data[0], tokenizer), tokenizer
+    for place in (folder, config.data[0]):
+        if is_corpus(place):
+            tokenizer = Tokenizer.from_directory(config.tokenizer or place)
+            return open_corpus(place, tokenizer), tokenizer
     train, valid = split_documents(read_documents(config.data[0]), config.valid_fraction)
     if config.tokenizer is not None:
         tokenizer = Tokenizer.from_directory(config.tokenizer)
@@ -72,7 +96,7 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer) -> GPT:
 
 
 def pretrain(
-    model: GPT, train: Sequence[Ids], valid: Ids, config: PretrainConfig, *, log: MetricsLog | None = None
+    model: GPT, train: Sequence[Ids], valid: Ids, config: PretrainConfig, **keeping: Unpack[Keeping]
 ) -> TrainerState:
     """Train a model in place to predict each next token.
 
@@ -88,7 +112,7 @@ def pretrain(
     stride = config.stride or max(1, block_size // 8)
     windows = TokenWindows(train, block_size=block_size, stride=stride, batch_size=config.batch_size, seed=config.seed)
     held_out = covering_batches(valid, block_size=block_size, batch_size=config.batch_size, stride=block_size)
-    return Trainer(model, next_token_loss, windows, config, valid=held_out, log=log, title="pretrain").fit()
+    return Trainer(model, next_token_loss, windows, config, valid=held_out, title="pretrain", **keeping).fit()
 
 
 def describe(config: PretrainConfig, corpus: Corpus, metrics: Metrics) -> Card:

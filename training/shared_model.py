@@ -66,6 +66,8 @@ class SharedModel:
     def __call__(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(model, *args)`; to be called on all processes alike."""
         result: T = self.calls(function, *args)
+        if isinstance(self.calls, FSDPModule):
+            self.calls.reshard()  # a backward pass would have done it
         return result
 
     def train_call(self, function: Callable[..., T], *args: Any) -> T:
@@ -126,7 +128,7 @@ def compile_calls(calls: Calls, *, by_block: bool) -> None:
 
 def copied(calls: Calls) -> DistributedDataParallel:
     """Wrap a model of which every process holds a copy."""
-    wrapped = DistributedDataParallel(calls, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False)
+    wrapped = DistributedDataParallel(calls, forward_sync_buffers=False, gradient_as_bucket_view=True, init_sync=False)
     wrapped.register_comm_hook(None, _sum_gradients)
     return wrapped
 

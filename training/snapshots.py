@@ -9,7 +9,9 @@ the tensors mean is `state`'s knowledge.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +76,8 @@ class Snapshot:
         """
         reader = HuggingFaceStorageReader(str(self.path))
         try:
-            load(tensors, storage_reader=reader, no_dist=World.current().size == 1)
+            with alone_is_fine():
+                load(tensors, storage_reader=reader)
         except (CheckpointException, OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise self._damaged(error) from None
 
@@ -113,7 +116,8 @@ class Snapshots:
         try:
             self.world.alone(lambda: make_empty(aside))
             writer = HuggingFaceStorageWriter(str(aside), save_distributed=True)
-            save(dict(tensors), storage_writer=writer, no_dist=self.world.size == 1)
+            with alone_is_fine():
+                save(dict(tensors), storage_writer=writer)
             self.world.alone(lambda: put_in_place(aside, place, numbers))
         except (CheckpointException, OSError, RuntimeError, SafetensorError) as error:
             if self.world.is_first:
@@ -149,6 +153,14 @@ def put_in_place(aside: Path, place: Path, numbers: Mapping[str, Any]) -> None:
         shutil.rmtree(place)
     aside.rename(place)
     sync(place.parent)
+
+
+@contextmanager
+def alone_is_fine() -> Iterator[None]:
+    """Let a process that was not joined to others read and write without a warning about that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 def sync(folder: Path) -> None:

@@ -2,17 +2,24 @@
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopRequest:
-    """While entered, catches the first signal; the next one acts as if nobody had."""
+ECHO_S = 2.0
+"""Signals this soon after the first mean the same request: torchrun repeats what the terminal has sent to all."""
 
-    def __init__(self) -> None:
+
+class StopRequest:
+    """While entered, catches the first signal and its echoes; a later one acts as if nobody had."""
+
+    def __init__(self, echo_s: float = ECHO_S) -> None:
         self.is_set = False
+        self._echo_s = echo_s
+        self._first_s = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -24,8 +31,11 @@ class StopRequest:
         self._restore()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.is_set = True
-        self._restore()
+        if not self.is_set:
+            self.is_set, self._first_s = True, time.monotonic()
+        elif time.monotonic() - self._first_s > self._echo_s:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from training.best import BestWeights, InMemory, copy_weights
 from training.config import RunConfig
 from training.data.batches import Batches
-from training.loss import Batch, LossSums
+from training.ema import ExponentialAverage
+from training.loss import Batch, Loss, LossSums, readable
 from training.optim import build_optimizers, lr_factor, set_lr
 from training.parallel import World
 from training.prefetch import Prefetch
@@ -32,12 +33,18 @@ from training.tracking import MetricsLog
 
 M = TypeVar("M", bound=nn.Module)
 
-Loss = Callable[[M, Batch], LossSums]
-"""Sums over the valid targets of a batch, differentiable in the model's weights."""
-
 
 class NonFiniteError(ValueError):
     """Loss or gradient became infinite or not a number; the weights are those of the step before."""
+
+
+class Keeping(TypedDict, total=False):
+    """What a run leaves behind while it goes on: arguments of a `Trainer` that a recipe hands through."""
+
+    log: MetricsLog
+    snapshots: Snapshots
+    best: BestWeights
+    on_validation: Callable[[Any], object]
 
 
 class Trainer(Generic[M]):
@@ -71,7 +78,7 @@ class Trainer(Generic[M]):
         title: str = "train",
         snapshots: Snapshots | None = None,
         best: BestWeights | None = None,
-        on_validation: Callable[[M], object] | None = None,
+        on_validation: Callable[[Any], object] | None = None,
     ) -> None:
         self.world = World.current()
         if config.batch_size % self.world.size:
@@ -93,7 +100,7 @@ class Trainer(Generic[M]):
         self.on_validation = on_validation
         self.optimizers = build_optimizers(self.shared.model, config.optim)
         self.params = [p for p in self.shared.model.parameters() if p.requires_grad]
-        self.average: Any = None
+        self.average = ExponentialAverage(self.shared.model, config.ema) if config.ema is not None else None
         self.state = TrainerState()
         self.stop = StopRequest()
 
@@ -160,7 +167,7 @@ class Trainer(Generic[M]):
             optimizer.step()
             optimizer.zero_grad()
         if self.average is not None:
-            self.average.update()
+            self.average.update(self.state.step)
 
         seconds = time.perf_counter() - started
         self.state.step += 1
@@ -182,7 +189,7 @@ class Trainer(Generic[M]):
         state = self.state
         with self.averaged():
             means = self.evaluate(self.valid)
-            self.log.write("valid", state.step, **means)
+            self.log.write("valid", state.step, **readable(means))
             state.looks_in_vain += 1
             if means["loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.looks_in_vain = means["loss"], state.step, 0

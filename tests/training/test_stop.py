@@ -15,11 +15,19 @@ def test_the_first_signal_only_sets_the_flag(number: signal.Signals) -> None:
 
 
 def test_the_second_interrupt_is_an_interrupt() -> None:
-    with StopRequest() as stop:
+    with StopRequest(echo_s=0) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_echo_of_the_first_signal_is_no_second_one() -> None:
+    with StopRequest(echo_s=60) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_set
 
 
 def test_handlers_are_put_back() -> None:

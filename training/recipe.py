@@ -1,0 +1,53 @@
+"""What surrounds the work of every recipe: its processes, its folder, its generators, and how it may end."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+
+from training.config import RunConfig
+from training.device import set_up_torch
+from training.parallel import World, join
+from training.progress import show_messages
+from training.run_folder import RunFolder, StoppedError, is_finished, run_folder
+from training.state import TrainerState
+from training.tracking import MetricsLog
+
+logger = logging.getLogger(__name__)
+
+
+def conduct(config: RunConfig, work: Callable[[RunFolder], None]) -> None:
+    """Do the work of a run in its folder, on this process or with the others that torchrun started.
+
+    Raises:
+        OutputError: the checkpoint cannot be put where it should go, or the run cannot go on from where it stood.
+    """
+    with join(config.device) as world:
+        show_messages()
+        if not world.is_first:
+            logging.getLogger("training").setLevel(logging.ERROR)
+        if world.alone(lambda: is_finished(config)):
+            logger.info("%s is finished; nothing is left to do", config.out)
+            return
+        with run_folder(config) as folder:
+            set_up_torch(config)
+            work(folder)
+
+
+def open_log(config: RunConfig, folder: RunFolder) -> MetricsLog:
+    """Return the log of a run, which goes on where the run does; on the first process it is written to the folder."""
+    return MetricsLog(folder.metrics if World.current().is_first else None)
+
+
+def digest(content: object) -> str:
+    """Return a digest of what a run reads: anything made of strings, numbers, lists, dictionaries and dataclasses."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def must_be_over(state: TrainerState) -> None:
+    """Go on only with the result of a run that came to its end.
+
+    Raises:
+        StoppedError: the run was asked to stop, and has been saved.
+    """
+    if state.is_stopped:
+        raise StoppedError
