@@ -138,11 +138,9 @@ class ChatTemplate:
             raise ChatTemplateError(f"the chat template refuses this conversation: {error}") from error
 
     def _encode_rendered(self, rendered: str, disguise: "_Disguise") -> list[int]:
-        ids: list[int] = []
-        for piece in disguise.split(rendered):
-            control = self._tokenizer.special_tokens.get(piece)
-            ids.extend([control] if control is not None else self._tokenizer.encode(disguise.reveal(piece)))
-        return ids
+        control = self._tokenizer.special_tokens
+        pieces = [control[piece] if piece in control else disguise.reveal(piece) for piece in disguise.split(rendered)]
+        return self._tokenizer.encode_pieces(pieces)
 
 
 class _Disguise:

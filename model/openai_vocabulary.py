@@ -19,7 +19,8 @@ from typing import Any
 
 import tiktoken
 
-from model.tokenizer_json import GPT2_PATTERN, TokenizerError, byte_alphabet
+from model.byte_level import GPT2_PATTERN
+from model.tokenizer_json import TokenizerError, byte_alphabet
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -1,59 +1,63 @@
-"""Read a public `tokenizer.json` into what a tiktoken `Encoding` needs, and refuse what it cannot express.
+"""What every `tokenizer.json` says alike: its vocabulary, its added tokens, and what it puts before a text.
 
-The two sides merge by different rules. The file lists pairs, and a pair merges only if it is listed; tiktoken merges
-any two neighbours whose concatenation is a token, lowest rank first. `_ranks` accepts a vocabulary only where both
-rules must give the same tokens. It does not know text; `model.tokenizer` encodes and decodes.
+How text is cut and merged is read by `model.byte_level` or left to the `tokenizers` library; how ids become text again
+is read by `model.token_decoder`.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
-
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""How GPT-2 cuts text into pieces that no token crosses (openai/gpt-2, src/encoder.py)."""
-
-WHOLE_TEXT = r"[\s\S]+"
-
-Pair = tuple[bytes, bytes]
 
 
 class TokenizerError(ValueError):
     """The tokenizer files are broken, or ask for something that we do not implement."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizerSpec:
-    """A byte-level BPE vocabulary as tiktoken wants it, and what surrounds it."""
+class NotByteLevel(Exception):
+    """The vocabulary cannot be expressed in tiktoken; the message says why."""
 
-    ranks: dict[bytes, int]
-    """Token bytes to merge rank: the 256 single bytes first, then the merges in their order."""
-    id_of_rank: tuple[int, ...]
-    pattern: str
-    token_bytes: dict[int, bytes]
-    """Every id, the added tokens included."""
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFile:
+    """A parsed `tokenizer.json`."""
+
+    root: Mapping[str, Any]
+    vocab: dict[str, int]
+    """Token as the file writes it to id, without the added tokens."""
     special_tokens: dict[str, int]
     """Added tokens marked special: control tokens."""
     plain_added_tokens: dict[str, int]
     """Added tokens not marked special: always recognised in text, but text they stay."""
-    normalizes_nfc: bool
-    adds_prefix_space: bool
+    bos_ids: tuple[int, ...]
+    """What the post-processor puts before a text."""
+    eats_before: frozenset[int]
+    """Added tokens that swallow the white space before them."""
+    eats_after: frozenset[int]
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Special and plain ones."""
+        return self.plain_added_tokens | self.special_tokens
 
 
-def read_tokenizer_json(source: str) -> TokenizerSpec:
+def read_tokenizer_json(source: str) -> TokenizerFile:
     """Parse the text of a `tokenizer.json`.
 
     Raises:
-        TokenizerError: naming the entry that is broken or unsupported.
+        TokenizerError: it is malformed, or draws lots.
     """
     try:
-        root = json.loads(source)
-        return _read_root(root)
+        return _read_root(json.loads(source))
     except TokenizerError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"tokenizer.json: malformed ({type(error).__name__}: {error})") from error
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> TokenizerError:
+    """Put what stumbled over a file in one line."""
+    return TokenizerError(f"tokenizer.json: malformed ({type(error).__name__}: {error})")
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -63,147 +67,52 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
-def _read_root(root: Mapping[str, Any]) -> TokenizerSpec:
+def _read_root(root: Mapping[str, Any]) -> TokenizerFile:
     model = root["model"]
+    if model.get("dropout"):
+        raise TokenizerError(f"tokenizer.json: model.dropout {model['dropout']!r} would encode a text anew each time")
     added = root.get("added_tokens") or []
-    nfc = _normalizes_nfc(root.get("normalizer"))
-    for token in added:
-        _check_added_token(token, nfc)
-    _check_model(model)
-    decoder = root.get("decoder") or {"type": "ByteLevel"}
-    if decoder["type"] != "ByteLevel":
-        raise _unsupported("decoder", decoder["type"])
-    pattern, adds_prefix_space = _read_pre_tokenizer(root["pre_tokenizer"])
-
-    added_text = {token["content"]: token["id"] for token in added}
-    ids = {_to_bytes(text): id_ for text, id_ in model["vocab"].items() if text not in added_text}
-    ranks = _ranks(ids, list(_read_merges(model["merges"])), bool(model.get("ignore_merges")))
-    return TokenizerSpec(
-        ranks=ranks,
-        id_of_rank=tuple(ids[token] for token in ranks),
-        pattern=pattern,
-        token_bytes={id_: token for token, id_ in ids.items()}
-        | {id_: text.encode() for text, id_ in added_text.items()},
+    if not all(token["content"] for token in added):
+        raise TokenizerError("tokenizer.json: an added token is empty")
+    texts = {token["content"] for token in added}
+    return TokenizerFile(
+        root=root,
+        vocab={text: id_ for text, id_ in _vocab(model["vocab"]).items() if text not in texts},
         special_tokens={token["content"]: token["id"] for token in added if token.get("special")},
         plain_added_tokens={token["content"]: token["id"] for token in added if not token.get("special")},
-        normalizes_nfc=nfc,
-        adds_prefix_space=adds_prefix_space,
+        bos_ids=_bos_ids(root.get("post_processor")),
+        eats_before=frozenset(token["id"] for token in added if token.get("lstrip")),
+        eats_after=frozenset(token["id"] for token in added if token.get("rstrip")),
     )
 
 
-def _unsupported(entry: str, value: object) -> TokenizerError:
-    return TokenizerError(f"tokenizer.json: {entry} {value!r} is not supported; only byte-level BPE can be loaded")
+def _vocab(vocab: Mapping[str, int] | list[list[Any]]) -> dict[str, int]:
+    """BPE and WordPiece map tokens to ids; Unigram lists tokens with scores in order of id."""
+    if isinstance(vocab, list):
+        return {piece: id_ for id_, (piece, _) in enumerate(vocab)}
+    return dict(vocab)
 
 
-def _check_model(model: Mapping[str, Any]) -> None:
-    if model.get("type", "BPE") != "BPE":
-        raise _unsupported("model type", model["type"])
-    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        if model.get(option):
-            raise _unsupported(f"model.{option}", model[option])
+def _bos_ids(processor: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Return what comes before a single text. What may follow it is left out: a prompt is to be continued."""
+    if processor is None:
+        return ()
+    match processor["type"]:
+        case "Sequence":
+            steps = [_bos_ids(step) for step in processor["processors"]]
+            return tuple(id_ for ids in reversed(steps) for id_ in ids)  # a later step wraps what an earlier one made
+        case "TemplateProcessing":
+            return tuple(_leading_ids(processor))
+        case "BertProcessing" | "RobertaProcessing":
+            return (processor["cls"][1],)
+        case _:
+            return ()
 
 
-def _check_added_token(token: Mapping[str, Any], nfc: bool) -> None:
-    for option in ("lstrip", "rstrip", "single_word"):
-        if token.get(option):
-            raise _unsupported(f"added token {token['content']!r} with", option)
-    if nfc and token.get("normalized"):
-        raise _unsupported(f"added token {token['content']!r} with", "normalized")
-    if not token["content"]:
-        raise _unsupported("added token", "")
-
-
-def _normalizes_nfc(normalizer: Mapping[str, Any] | None) -> bool:
-    if normalizer is None:
-        return False
-    if normalizer["type"] == "Sequence":
-        steps = [_normalizes_nfc(step) for step in normalizer["normalizers"]]  # all of them: each may be unsupported
-        return any(steps)
-    if normalizer["type"] != "NFC":
-        raise _unsupported("normalizer", normalizer["type"])
-    return True
-
-
-def _read_pre_tokenizer(pre_tokenizer: Mapping[str, Any] | None) -> tuple[str, bool]:
-    """Return the split pattern, and whether a space goes before a text that does not start with one."""
-    if pre_tokenizer is None:
-        raise _unsupported("pre_tokenizer", None)
-    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
-    kinds = [step["type"] for step in steps]
-    if kinds == ["ByteLevel"]:
-        uses_regex = steps[0].get("use_regex", True)
-        return (GPT2_PATTERN if uses_regex else WHOLE_TEXT), bool(steps[0].get("add_prefix_space"))
-    if kinds == ["Split", "ByteLevel"]:
-        for option in ("use_regex", "add_prefix_space"):
-            if steps[1].get(option, True):
-                raise _unsupported("pre_tokenizer Split followed by ByteLevel with", option)
-        return _read_split(steps[0]), False
-    raise _unsupported("pre_tokenizer", " + ".join(kinds))
-
-
-def _read_split(split: Mapping[str, Any]) -> str:
-    if "Regex" not in split["pattern"]:
-        raise _unsupported("pre_tokenizer Split pattern", split["pattern"])
-    pattern = str(split["pattern"]["Regex"])
-    match split["behavior"], split["invert"]:
-        case "Isolated", False:  # matches are pieces, and so is what lies between; tiktoken drops what lies between
-            return f"(?:{pattern})|(?:(?!{pattern})[\\s\\S])+"
-        case "Removed", True:
-            return pattern
-        case behavior, invert:
-            raise _unsupported("pre_tokenizer Split", f"{behavior}, invert {invert}")
-
-
-_BYTE_OF_CHARACTER = {character: byte for byte, character in byte_alphabet().items()}
-
-
-def _to_bytes(token: str) -> bytes:
-    try:
-        return bytes([_BYTE_OF_CHARACTER[character] for character in token])
-    except KeyError:
-        raise TokenizerError(f"tokenizer.json: token {token!r} is not written in the byte-level alphabet") from None
-
-
-def _read_merges(merges: list[str | list[str]]) -> Iterator[Pair]:
-    for merge in merges:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        yield _to_bytes(left), _to_bytes(right)
-
-
-def _ranks(ids: Mapping[bytes, int], merges: list[Pair], ignores_merges: bool) -> dict[bytes, int]:
-    """Order the vocabulary as tiktoken must see it; insertion order is rank order."""
-    missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-    if missing:
-        raise TokenizerError(f"tokenizer.json: the vocabulary has no token for byte {missing[0]:#04x}")
-    rank_of_pair = {pair: rank for rank, pair in enumerate(merges)}
-    order = dict.fromkeys([bytes([byte]) for byte in range(256)] + [left + right for left, right in merges])
-    if ignores_merges:  # a piece that is a token stays whole, merged or not: every token can be the answer
-        order |= dict.fromkeys(ids)
-    for token in order:
-        if token not in ids:
-            raise TokenizerError(f"tokenizer.json: merges make {token!r}, which is not in the vocabulary")
-        if _merge(token, rank_of_pair) == [token]:
-            continue
-        if not ignores_merges or any(split not in rank_of_pair for split in _splits(token, ids)):
-            raise TokenizerError(f"tokenizer.json: the merges do not reach token {token!r}, so tiktoken would differ")
-    return {token: rank for rank, token in enumerate(order)}
-
-
-def _splits(token: bytes, ids: Mapping[bytes, int]) -> Iterator[Pair]:
-    for cut in range(1, len(token)):
-        if token[:cut] in ids and token[cut:] in ids:
-            yield token[:cut], token[cut:]
-
-
-def _merge(piece: bytes, rank_of_pair: Mapping[Pair, int]) -> list[bytes]:
-    """Apply the listed merges to one piece, lowest rank first: the plain definition of BPE."""
-    parts = [piece[i : i + 1] for i in range(len(piece))]
-    unlisted = len(rank_of_pair)
-    while len(parts) > 1:
-        ranks = [rank_of_pair.get(pair, unlisted) for pair in pairwise(parts)]
-        lowest = min(ranks)
-        if lowest == unlisted:
+def _leading_ids(template: Mapping[str, Any]) -> list[int]:
+    ids: list[int] = []
+    for item in template["single"]:
+        if "SpecialToken" not in item:
             break
-        at = ranks.index(lowest)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
+        ids += template["special_tokens"][item["SpecialToken"]["id"]]["ids"]
+    return ids

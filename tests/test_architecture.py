@@ -25,7 +25,7 @@ WINGS = {
 """The parts of the service that each wing may import: web talks to host, host to engine, nobody the other way."""
 
 NEVER = {
-    "model": {"fastapi", "starlette", "litserve", "zmq", "tokenizers", "transformers"},
+    "model": {"fastapi", "starlette", "litserve", "zmq", "transformers"},
     "training": {"fastapi", "starlette", "litserve", "zmq"},
     "service.engine": {
         "fastapi",
@@ -86,6 +86,13 @@ def test_only_files_that_run_a_model_import_torch_in_the_service() -> None:
         at_top = any(found.is_at_top and inside(found.module, "torch") for found in module.imports)
         allowed = any(inside(module.name, place) for place in TORCH_IN_SERVICE)
         assert allowed or not at_top, f"{module.place} imports torch at its top"
+
+
+def test_only_vocabularies_that_need_it_load_the_tokenizers_library() -> None:
+    found = {module.name for module in ours_in("model") for each in module.imports if inside(each.module, "tokenizers")}
+    assert found == {"model.library_backend"}
+    program = "import sys, model.tokenizer; assert not {'tokenizers', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_the_http_process_runs_without_torch() -> None:

@@ -1,4 +1,4 @@
-"""OpenAI's vocabularies: the ids of tiktoken itself, of the `tokenizers` library and of transformers; and no network."""
+"""OpenAI's vocabularies: the ids of tiktoken, of the `tokenizers` library and of transformers; and no network."""
 
 import json
 import shutil

@@ -3,6 +3,8 @@
 import base64
 import json
 import random
+import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -10,58 +12,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Oracle
 from transformers import AutoTokenizer
 
-from model.tokenizer import MAX_SPACE_RUN, StreamDecoder, Tokenizer
-from model.tokenizer_json import TokenizerError, byte_alphabet
+from model.byte_level import read_byte_level
+from model.tiktoken_backend import MAX_SPACE_RUN
+from model.tokenizer import StreamDecoder, Tokenizer
+from model.tokenizer_json import NotByteLevel, TokenizerError, byte_alphabet, read_tokenizer_json
 from tests.fuzz import SPECIAL, assert_same_ids, fuzzed_strings, write
-
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CORPUS = [
-    "The quick brown fox doesn't jump over 1234 lazy dogs; it's they who'll jump.\n\n  Indented    text\t",
-    "Hello, hello! \u00dcber stra\u00dfe na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c aaaaaaaa",
-    "\u3053\u3093\u306b\u3061\u306f \U0001f600\U0001f680",
-    "def f(x):\n    return x ** 2  # comment\n\n\nclass A:\n\tpass\r\n",
-] * 4
+from tests.vocabularies import CORPUS, LLAMA3_PATTERN, byte_level, split, trained
 
 
-def trained(pre_tokenizer: Any, vocab_size: int = 420, changes: dict[str, Any] | None = None) -> str:
-    """Return the tokenizer.json of a small vocabulary, with entries of its root replaced."""
-    oracle = Oracle(models.BPE())
-    oracle.pre_tokenizer = pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    oracle.train_from_iterator(CORPUS, trainer)
-    return json.dumps(json.loads(oracle.to_str()) | (changes or {}))
-
-
-def byte_level(**options: Any) -> Any:
-    return pre_tokenizers.ByteLevel(**({"add_prefix_space": False} | options))
-
-
-def split(pattern: str) -> Any:
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level(use_regex=False)],
-    )
-
-
-def gpt2_json(data_dir: Path) -> str:
-    """Assemble GPT-2's tokenizer.json from OpenAI's own two files."""
-    merges = (data_dir / "tiktoken" / "vocab.bpe").read_text("utf-8").split("\n")[1:-1]
-    vocab = json.loads((data_dir / "tiktoken" / "encoder.json").read_text("utf-8"))
-    oracle = Oracle(models.BPE(vocab=vocab, merges=[tuple(merge.split(" ")) for merge in merges]))
-    oracle.pre_tokenizer = byte_level()
-    oracle.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    return oracle.to_str()
+def single_digits() -> Any:
+    """Return what SmolLM and StarCoder have: every digit stands alone."""
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level()])
 
 
 def tiktoken_json(file: Path) -> str:
@@ -89,14 +54,31 @@ def tiktoken_json(file: Path) -> str:
         pytest.param(byte_level(use_regex=False), id="no split"),
         pytest.param(split(LLAMA3_PATTERN), id="llama3 pattern"),
         pytest.param(split(r"\p{L}+|\s+(?!\S)|\s+"), id="pattern with gaps"),
+        pytest.param(split(r"\p{L}+|\s+(?!\S)|\s+", invert=True), id="inverted pattern"),
+        pytest.param(split(LLAMA3_PATTERN, "removed", invert=True), id="everything but matches removed"),
+        pytest.param(single_digits(), id="single digits"),
     ],
 )
 def test_ids_equal_the_tokenizers_library_on_fuzzed_strings(pre_tokenizer: Any) -> None:
-    assert_same_ids(trained(pre_tokenizer))
+    source = trained(pre_tokenizer)
+    assert read_byte_level(read_tokenizer_json(source))  # runs in tiktoken
+    assert_same_ids(source)
 
 
-def test_ids_equal_the_tokenizers_library_with_gpt2s_vocabulary(data_dir: Path) -> None:
-    assert_same_ids(gpt2_json(data_dir))
+@pytest.mark.parametrize("wrong", ["pattern", "merges reversed", "merge missing", "ids shifted"])
+def test_the_comparison_would_find_a_vocabulary_that_is_slightly_wrong(wrong: str) -> None:
+    right = json.loads(trained(byte_level()))
+    changed = json.loads(trained(single_digits() if wrong == "pattern" else byte_level()))
+    merges = changed["model"]["merges"]
+    if wrong == "merges reversed":
+        merges.reverse()
+    elif wrong == "merge missing":
+        del merges[0]
+    elif wrong == "ids shifted":
+        changed["model"]["vocab"] = {text: id_ + 1 for text, id_ in changed["model"]["vocab"].items()}
+    ours = Tokenizer.from_json(json.dumps(changed), eos_token="<|endoftext|>")
+    library = Oracle.from_str(json.dumps(right))
+    assert any(ours.encode(text, parse_special=True) != library.encode(text).ids for text in fuzzed_strings(1_000))
 
 
 @pytest.mark.slow
@@ -232,29 +214,64 @@ def unreachable_token() -> dict[str, Any]:
     for token in ("bc", "ab", "abc"):
         root["model"]["vocab"][token] = len(root["model"]["vocab"])
     root["model"]["merges"] = [["b", "c"], ["a", "b"], ["ab", "c"]]
-    return dict(root["model"])
+    return {"model": root["model"]}
+
+
+def added(**options: bool) -> dict[str, Any]:
+    """Return added tokens of which one has unusual options."""
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    contents = enumerate(SPECIAL)
+    return {"added_tokens": [{"id": id_, "content": text, "special": True} | plain | options for id_, text in contents]}
+
+
+def punctuated() -> Any:
+    return pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), byte_level(use_regex=False)])
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "changes", "reason"),
+    [
+        (byte_level(), {"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase'"),
+        (byte_level(), {"pre_tokenizer": None}, "pre_tokenizer None"),
+        (byte_level(), unreachable_token(), "token b'abc', which the merges do not reach"),
+        (byte_level(), added(lstrip=True), "added token '<|endoftext|>' with 'lstrip'"),
+        (byte_level(), added(rstrip=True), "added token '<|endoftext|>' with 'rstrip'"),
+        (byte_level(), added(single_word=True), "added token '<|endoftext|>' with 'single_word'"),
+        (byte_level(), added(normalized=True) | {"normalizer": {"type": "NFC"}}, "'<|endoftext|>' with 'normalized'"),
+        (punctuated(), {}, "pre_tokenizer 'Punctuation + ByteLevel'"),
+        (split(r"\s+", "merged_with_next"), {}, "pre_tokenizer Split with MergedWithNext, invert False"),
+        (split(LLAMA3_PATTERN, "removed"), {}, "pre_tokenizer Split with Removed, invert False"),
+    ],
+)
+def test_what_tiktoken_cannot_do_runs_in_the_tokenizers_library(
+    pre_tokenizer: Any, changes: dict[str, Any], reason: str
+) -> None:
+    source = trained(pre_tokenizer, changes=changes)
+    with pytest.raises(NotByteLevel, match=re.escape(reason)):
+        read_byte_level(read_tokenizer_json(source))
+    assert_same_ids(source, count=1_000)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase'"),
-        ({"pre_tokenizer": None}, "pre_tokenizer None"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer 'Whitespace'"),
-        ({"decoder": {"type": "WordPiece"}}, "decoder 'WordPiece'"),
-        ({"model": {"type": "Unigram"}}, "model type 'Unigram'"),
+        ({"decoder": {"type": "WordPiece"}}, "decoder step 'WordPiece'"),
         ({"model": {"type": "BPE", "dropout": 0.1}}, "model.dropout 0.1"),
-        ({"model": {"type": "BPE", "byte_fallback": True}}, "model.byte_fallback"),
-        ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}, "no token for byte 0x00"),
-        ({"model": unreachable_token()}, "do not reach token b'abc'"),
+        ({"model": {"type": "BPE", "vocab": {}, "merges": [], "unk_token": 7}}, "malformed"),
         ({"model": []}, "malformed"),
-        ({"added_tokens": [{"id": 0, "content": "<mask>", "lstrip": True}]}, "'<mask>' with 'lstrip'"),
+        ({"added_tokens": [{"id": 0, "content": ""}]}, "an added token is empty"),
     ],
 )
-def test_what_tiktoken_cannot_do_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
+def test_what_nobody_can_do_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(TokenizerError) as caught:
         Tokenizer.from_json(trained(byte_level(), changes=changes), eos_token="<|endoftext|>")
     assert named in str(caught.value)
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(TokenizerError, match=r"normalizer 'Lowercase'.*pip install 'groundup\[tokenizers\]'"):
+        Tokenizer.from_json(trained(byte_level(), changes={"normalizer": {"type": "Lowercase"}}), eos_token="x")
 
 
 def test_an_end_token_outside_the_vocabulary_is_refused() -> None:
