@@ -28,9 +28,9 @@ class Muon(Optimizer):
     """Momentum whose update is replaced by the nearest semi-orthogonal matrix (Jordan et al. 2024).
 
     Updates are scaled by 0.2 * sqrt(longer side), as in Liu et al. 2025, "Muon is scalable for LLM training",
-    section 2.2, so that they are as large as AdamW's. Matrices of one shape go through the iteration together, which
-    on a CPU is several times as fast as one by one. A matrix whose rows are shared out over processes is brought
-    together first: the update of a part is not a part of the update.
+    section 2.2, so that they are as large as AdamW's. Matrices of one shape go through the iteration together: a GPU
+    has few kernels to start. A matrix whose rows are shared out over processes is brought together first: the update
+    of a part is not a part of the update. The framework's own Muon knows neither of that nor of `parts`.
 
     A group of parameters may have `parts`: the numbers of rows of the matrices that lie in each of its parameters on
     top of each other, such as queries, keys and values. Each gets its own update.
@@ -117,7 +117,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
 
 
