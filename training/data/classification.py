@@ -15,8 +15,8 @@ import torch
 
 from model.tokenizer import Tokenizer
 from training.data.batches import InOrder, share
+from training.data.errors import DataError
 from training.data.order import LengthGroupedOrder
-from training.data.tokens import DataError
 from training.loss import Batch
 
 TEXT_COLUMNS = ("text", "message", "sms", "sentence", "review", "content")

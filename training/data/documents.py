@@ -4,18 +4,12 @@ It knows the places where documents end and nothing of models; attention masks a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.ids import Ends, Ids
 from training.loss import IGNORE_INDEX
-
-Ids = NDArray[np.unsignedinteger[Any]]
-"""Token ids, as they lie in a shard."""
-
-Ends = NDArray[np.unsignedinteger[Any]]
-"""Where the documents of a shard end: the place after the last token of each, in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)

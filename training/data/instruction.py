@@ -13,8 +13,8 @@ import torch
 from model.chat import ChatTemplate
 from model.tokenizer import Tokenizer
 from training.data.batches import InOrder, share
+from training.data.errors import DataError
 from training.data.order import LengthGroupedOrder
-from training.data.tokens import DataError
 from training.loss import IGNORE_INDEX, Batch
 
 Conversation = Sequence[Mapping[str, str]]

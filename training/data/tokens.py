@@ -16,15 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data.batches import InOrder
 from training.data.documents import Documents, number_documents
-from training.data.documents import Ids as Ids
+from training.data.errors import DataError as DataError
+from training.data.ids import Ids as Ids
 from training.data.order import EpochOrder
 from training.loss import IGNORE_INDEX, Batch
 
 MANIFEST = "manifest.json"
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on; the message names the file and what to do."""
 
 
 class Shard(BaseModel):
@@ -191,10 +188,29 @@ def covering_batches(
         documents: where its documents lie; see `TokenWindows`.
         document_mask: see `TokenWindows`.
     """
-    windows = CoveringWindows(ids, block_size, stride, eos_id, documents, document_mask)
-    wanted = len(windows) if limit is None else min(len(windows), max(1, limit // stride))
-    chosen = range(len(windows)) if wanted == len(windows) else [i * len(windows) // wanted for i in range(wanted)]
-    return InOrder(windows.collate, chosen, batch_size)
+    row = CoveringWindows(ids, block_size, stride, eos_id, documents, document_mask)
+    return cover([row], batch_size=batch_size, limit=limit)
+
+
+def cover(rows: Sequence["CoveringWindows"], *, batch_size: int, limit: int | None = None) -> InOrder:
+    """Return the windows of several rows of ids one after another; see `covering_batches`."""
+    ends = np.cumsum([len(row) for row in rows])
+    num_windows = int(ends[-1]) if rows else 0
+    stride = rows[0].stride if rows else 1
+    wanted = num_windows if limit is None else min(num_windows, max(1, limit // stride))
+    chosen = range(num_windows) if wanted == num_windows else [i * num_windows // wanted for i in range(wanted)]
+
+    def collate(items: Sequence[int]) -> Batch:
+        block_size = rows[0].block_size
+        names = ("idx", "targets", "documents", "positions")[: 4 if rows[0].document_mask else 2]
+        batch = np.zeros((len(names), len(items), block_size), dtype=np.int64)
+        batch[1] = IGNORE_INDEX
+        for place, item in enumerate(items):
+            row = int(np.searchsorted(ends, item, side="right"))
+            rows[row].fill(batch[:, place], item - (int(ends[row - 1]) if row else 0))
+        return dict(zip(names, torch.from_numpy(batch), strict=True))
+
+    return InOrder(collate, chosen, batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +231,9 @@ class CoveringWindows:
     def _num_ids(self) -> int:
         return len(self.ids) + (self.eos_id is not None)
 
-    def collate(self, items: Sequence[int]) -> Batch:
-        """Put some windows into a batch of (B, T) int64 each."""
-        names = ("idx", "targets", "documents", "positions")[: 4 if self.document_mask else 2]
-        batch = np.zeros((len(names), len(items), self.block_size), dtype=np.int64)
-        batch[1] = IGNORE_INDEX
-        for row, item in enumerate(items):
-            self._fill(batch[:, row], item * self.stride)
-        return dict(zip(names, torch.from_numpy(batch), strict=True))
-
-    def _fill(self, row: NDArray[np.int64], start: int) -> None:
+    def fill(self, row: NDArray[np.int64], number: int) -> None:
+        """Write one window into `row` (2 or 4, T), which holds zeros and `IGNORE_INDEX`."""
+        start = number * self.stride
         window = self._slice(start, start + self.block_size + 1)
         length = len(window) - 1
         shift = self.eos_id is not None  # places in `ids` lie one before those in the row

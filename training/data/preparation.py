@@ -1,0 +1,278 @@
+"""`groundup data prepare`: texts to a folder of token shards, in parallel, restartable, the same whoever did the work.
+
+The texts are cut into pieces that depend on the files alone; each finished piece is kept in `OUT.part`, and all of them
+are joined in order at the end. `OUT` appears by one rename, so that a folder with this name is whole.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from model.tokenizer import Tokenizer, load_tokenizer
+from training.data.assembly import assemble
+from training.data.config import PrepareConfig
+from training.data.errors import DataError
+from training.data.holdout import TRAIN, VALID
+from training.data.ids import Ids
+from training.data.pieces import Piece, finished, read_piece, tokenize_piece
+from training.data.shards import read_manifest, sync_folder, write_durably
+from training.data.slices import SLICE_BYTES, cut_files, find_files
+from training.data.sources import Reader
+from training.data.workers import run_jobs
+from training.progress import show_messages
+from training.vocabulary import train_bpe
+
+logger = logging.getLogger(__name__)
+
+PLAN = "plan.json"
+"""What a folder was made from and how; the same plan gives the same bytes."""
+
+VERSION = 1
+"""Grows when the same plan would give other bytes."""
+
+_CHUNK = 1 << 20
+
+
+def run(config: PrepareConfig) -> None:
+    """Prepare texts and say what came of it.
+
+    Raises:
+        DataError: the texts cannot be used, or the result cannot be put where it should go.
+        TokenizerError: the tokenizer cannot be read.
+    """
+    show_messages()
+    prepare(config)
+    for side in (TRAIN, VALID):
+        manifest = read_manifest(config.out / side)
+        counts = (manifest.num_documents, manifest.num_tokens, manifest.num_bytes)
+        logger.info("%s: %s documents, %s tokens, %s bytes of text", side, *(f"{count:,}" for count in counts))
+    logger.info("wrote %s", config.out)
+
+
+def prepare(config: PrepareConfig, tokenizer: Tokenizer | None = None) -> None:
+    """Prepare texts; `tokenizer` may be given in place of its name.
+
+    Raises:
+        DataError: the texts cannot be used, or the result cannot be put where it should go.
+    """
+    if tokenizer is None and config.tokenizer is not None:
+        tokenizer = load_tokenizer(config.tokenizer)
+    work = working_folder(config.out)
+    pieces = plan_pieces(config, work)
+    plan = make_plan(config, pieces, tokenizer)
+    if not claim(config, plan):
+        return
+    try:
+        tokenizer = keep_tokenizer(config, pieces, tokenizer)
+        tokenize(config, pieces)
+        finish(config, pieces, tokenizer)
+    except OSError as error:
+        what = f"{error.filename or work}: {error.strerror or error}"
+        raise DataError(f"--out: {what}; what is finished is kept: --resume goes on from there") from error
+
+
+def working_folder(out: Path) -> Path:
+    """Return where work in progress lies."""
+    return out.with_name(f"{out.name}.part")
+
+
+def plan_pieces(config: PrepareConfig, work: Path) -> list[Piece]:
+    """Cut the texts into pieces, which depend on the files alone.
+
+    Raises:
+        DataError: a file is missing, or cannot be read.
+    """
+    cuts = cut_files(find_files(config.data))
+    piece = Piece(
+        number=0,
+        slices=(),
+        folder=work / "pieces",
+        tokenizer=work / "tokenizer",
+        valid_fraction=config.valid_fraction,
+        is_alone=len(cuts) == 1,
+        text_column=config.text_column,
+        skip_errors=config.on_error == "skip",
+    )
+    return [replace(piece, number=number, slices=tuple(slices)) for number, slices in enumerate(cuts)]
+
+
+def make_plan(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Return what decides the result: the texts, the tokenizer and the settings, but not who does the work."""
+    files = sorted({Path(part.path) for piece in pieces for part in piece.slices})
+    how = ("valid_fraction", "text_column", "on_error", "shard_tokens")
+    vocabulary = {"vocab_size": config.vocab_size, "sample_bytes": config.sample_bytes}
+    return {
+        "version": VERSION,
+        "files": [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "tokenizer": fingerprint(tokenizer) if tokenizer else vocabulary,
+        **{name: getattr(config, name) for name in how},
+    }
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Return a digest of a tokenizer's vocabulary and rules."""
+    return hashlib.sha256(tokenizer.files()["tokenizer.json"]).hexdigest()
+
+
+def claim(config: PrepareConfig, plan: dict[str, Any]) -> bool:
+    """Make the working folder, or take over that of an earlier run; False if all is done already.
+
+    Raises:
+        DataError: something else is in the way.
+    """
+    work = working_folder(config.out)
+    try:
+        if config.overwrite:
+            remove_earlier(config.out, work)
+        for place in (config.out, work):
+            if place.exists():
+                check_earlier(place, plan, resume=config.resume)
+        if config.out.exists():
+            logger.info("%s is whole already", config.out)
+            return False
+        (work / "pieces").mkdir(parents=True, exist_ok=True)
+        write_durably(work / PLAN, (json.dumps(plan, indent=2) + "\n").encode())
+    except OSError as error:
+        raise DataError(f"--out: {error.filename or work}: {error.strerror or error}") from None
+    return True
+
+
+def remove_earlier(out: Path, work: Path) -> None:
+    """Remove what an earlier run has written, and nothing else."""
+    for place in (out, work):
+        if place.exists() and not (place / PLAN).exists() and (not place.is_dir() or any(place.iterdir())):
+            raise DataError(f"--out: {place} exists and holds something else; choose another place")
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def check_earlier(place: Path, plan: dict[str, Any], *, resume: bool) -> None:
+    """Refuse to go on with another run's work.
+
+    Raises:
+        DataError: naming what differs.
+    """
+    if not resume:
+        raise DataError(f"--out: {place} exists; add --resume to go on with it, or --overwrite to start afresh")
+    try:
+        earlier = json.loads((place / PLAN).read_bytes())
+    except (OSError, ValueError):
+        raise DataError(f"--resume: {place} holds no {PLAN}; choose another place for --out") from None
+    if differing := [name for name in plan if earlier.get(name) != plan[name]]:
+        raise DataError(
+            f"--resume: {place} was made with other {', '.join(differing)}; add --overwrite to start afresh"
+        )
+
+
+def keep_tokenizer(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer | None) -> Tokenizer:
+    """Put the tokenizer where workers find it, training it first if none is given."""
+    place = pieces[0].tokenizer
+    if place.exists():
+        return Tokenizer.from_directory(place)
+    if tokenizer is None:
+        return train_vocabulary(config, pieces, place)
+    save_tokenizer(tokenizer, place)
+    return tokenizer
+
+
+def train_vocabulary(config: PrepareConfig, pieces: Sequence[Piece], place: Path) -> Tokenizer:
+    """Learn a vocabulary from a sample of the training documents, and keep it."""
+    logger.info("training a vocabulary of %s tokens", f"{config.vocab_size:,}")
+    tokenizer = train_bpe(sample(pieces, config.sample_bytes), config.vocab_size)
+    save_tokenizer(tokenizer, place)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, place: Path) -> None:
+    """Write a tokenizer's directory, which appears whole."""
+    aside = place.with_name("tokenizer.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name, content in tokenizer.files().items():
+        (aside / name).write_bytes(content)
+    aside.rename(place)
+
+
+def sample(pieces: Sequence[Piece], num_bytes: int) -> Iterator[str]:
+    """Yield documents of pieces spread evenly over the texts, about `num_bytes` in all, but few that are held out.
+
+    Which documents will be held out is not known before all are read: those of twice the share are left out here.
+    """
+    wanted = min(len(pieces), max(1, num_bytes // SLICE_BYTES))
+    for i in range(wanted):
+        piece = pieces[i * len(pieces) // wanted]
+        room = num_bytes // wanted
+        for digest, text in read_piece(piece, Reader(piece.text_column, skip_errors=True)):
+            if digest >= 2**64 * min(0.5, 2 * piece.valid_fraction):
+                yield text[:room]
+                room -= len(text)
+            if room <= 0:
+                break
+
+
+def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:
+    """Encode the pieces that are not done yet."""
+    records = {piece.number: record for piece in pieces if (record := finished(piece))}
+    to_do = [piece for piece in pieces if piece.number not in records]
+    num_done, total = (sum(piece.num_source_bytes for piece in some) for some in (to_do, pieces))
+    if records:
+        logger.info("kept %d finished pieces of %d; %d to do", len(records), len(pieces), len(to_do))
+    with tqdm(
+        total=total,
+        initial=total - num_done,
+        desc="prepare",
+        unit="B",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        disable=len(pieces) == 1,
+    ) as bar:
+        num_tokens = 0
+        for piece, record in run_jobs(tokenize_piece, to_do, config.num_workers):
+            records[piece.number] = record
+            num_tokens += record.num_tokens
+            speed = num_tokens / max(1e-9, bar.format_dict["elapsed"])
+            bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+            bar.update(piece.num_source_bytes)
+    if num_skipped := sum(record.num_skipped for record in records.values()):
+        logger.warning("left out %s places that could not be read", f"{num_skipped:,}")
+
+
+def text_bytes(ids: Ids, tokenizer: Tokenizer) -> int:
+    """Return how many bytes of text some ids stand for; special tokens stand for none."""
+    sizes = np.array([len(tokenizer.token_bytes(id_)) for id_ in range(tokenizer.vocab_size)])
+    sizes[list(tokenizer.special_ids)] = 0
+    return sum(int(sizes[ids[i : i + _CHUNK]].sum()) for i in range(0, len(ids), _CHUNK))
+
+
+def finish(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer) -> None:
+    """Join the pieces, let the result appear under its name, whole, and remove what it was made of.
+
+    Raises:
+        DataError: there is no text.
+    """
+    work = working_folder(config.out)
+    result = work / "result"
+    shutil.rmtree(result, ignore_errors=True)
+    save_tokenizer(tokenizer, result)
+    shutil.copy(work / PLAN, result / PLAN)
+    assemble(
+        pieces,
+        result,
+        config.valid_fraction,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_sha256=fingerprint(tokenizer),
+        tokenizer_name=config.tokenizer or "tokenizer.json",
+        shard_tokens=config.shard_tokens,
+    )
+    for folder in (*(result / side for side in (TRAIN, VALID)), result):
+        sync_folder(folder)
+    result.rename(config.out)
+    shutil.rmtree(work)
