@@ -68,7 +68,7 @@ def run(config: GenerateConfig) -> None:
     from model.generate import generate_tokens
 
     model = load_gpt(checkpoint.path, device=config.device)
-    decoder = StreamDecoder(tokenizer)
+    decoder = StreamDecoder(tokenizer, opens_text=checkpoint.kind != "base" or not config.prompt)
     if checkpoint.kind == "base":
         print(config.prompt, end="", flush=True)
     for token_id in generate_tokens(model, prompt_ids, params, eos_token_ids=checkpoint.eos_token_ids):
@@ -83,7 +83,7 @@ def encode_prompt(config: GenerateConfig, checkpoint: Checkpoint, tokenizer: Tok
     if checkpoint.kind == "base":
         if config.system is not None:
             raise ValueError(f"--system: {checkpoint.path} is a base model, it only continues text")
-        return tokenizer.encode(config.prompt, parse_special=True) or [tokenizer.eos_id]
+        return [*tokenizer.bos_ids, *tokenizer.encode(config.prompt, parse_special=True)] or [tokenizer.eos_id]
     messages = [] if config.system is None else [{"role": "system", "content": config.system}]
     messages.append({"role": "user", "content": config.prompt})
     return ChatTemplate.from_directory(checkpoint.path, tokenizer).encode(messages)

@@ -137,9 +137,16 @@ class Tokenizer:
         pieces = [decoder.push(id_) for id_ in ids]
         return "".join(pieces) + decoder.flush()
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token inside a text; one character may span several tokens. Unknown ids have none."""
-        return self.decoder.token_bytes.get(token_id, b"")
+    def token_bytes(self, token_id: int, *, opens_text: bool = False) -> bytes:
+        """Return the bytes of one token, inside a text or where one opens; a character may span several tokens.
+
+        Unknown ids have none.
+        """
+        data = self.decoder.token_bytes.get(token_id, b"")
+        if not opens_text:
+            return data
+        data = self.decoder.opening_bytes.get(token_id, data)
+        return data[min(len(data) - len(data.lstrip(b" ")), self.decoder.num_opening_spaces) :]
 
     def _named_id(self, name: str) -> int:
         token, added = self.named_tokens.get(name), self._file.added_tokens

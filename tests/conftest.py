@@ -12,6 +12,7 @@ from model.checkpoint import save_checkpoint
 from model.classifier import GPTClassifier
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
+from tests.vocabularies import LLAMA2_CONFIG, LLAMA2_TEMPLATE, llama2
 from training.vocabulary import train_bpe
 
 settings.register_profile("shared machine", deadline=None)  # a slow example is not a wrong one
@@ -49,6 +50,16 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokeni
     classifier = GPTClassifier(make_config("llama"), num_labels=2)
     save_checkpoint(folder / "tiny-spam", classifier, tokenizer, model_card=card, labels=["ham", "spam"])
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random chat model whose vocabulary is of SentencePiece's kind, as Llama 2 has it."""
+    path = tmp_path_factory.mktemp("llama2") / "tiny-llama2"
+    tokenizer = Tokenizer(llama2(), LLAMA2_CONFIG)
+    model = make_gpt(make_config("llama", vocab_size=tokenizer.vocab_size))
+    save_checkpoint(path, model, tokenizer, model_card="# Random\n", chat_template=LLAMA2_TEMPLATE)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,13 @@ def llama2(*, legacy: bool = True, corpus: list[str] = CORPUS, vocab_size: int =
     return library.to_str()
 
 
+LLAMA2_TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'user' %}{{ bos_token }}[INST] {{ message.content }} [/INST]"
+    "{% else %} {{ message.content }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA2_CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+
+
 def unigram() -> str:
     """Return a vocabulary of the other kind that SentencePiece makes, as T5 has it."""
     library = Library(models.Unigram())

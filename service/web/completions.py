@@ -48,7 +48,10 @@ class GenerationRoutes:
 
     def _plan_completion(self, body: CompletionRequest, model: ServedModel) -> Plan:
         prompts = completion_prompts(body, model, self._settings)
-        echoes = [Echo.of_tokens(model.tokenizer, prompt.token_ids) if body.echo else None for prompt in prompts]
+        echoes = [
+            Echo.of_tokens(model.tokenizer, prompt.token_ids, num_hidden=prompt.num_bos) if body.echo else None
+            for prompt in prompts
+        ]
         return plan_generation(body, model, prompts, echoes)
 
     def _plan_chat(self, body: ChatRequest, model: ServedModel) -> Plan:

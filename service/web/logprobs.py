@@ -42,16 +42,16 @@ def _top_by_text(tokenizer: Tokenizer, entry: TokenEntry, k: int, *, as_ids: boo
 def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenEntry], k: int, *, as_ids: bool) -> dict[str, Any]:
     """Return one object for each token that is part of the text, so that their bytes join to its UTF-8."""
 
-    def entry_of(token_id: int, logprob: float) -> dict[str, Any]:
+    def entry_of(token_id: int, logprob: float, opens_text: bool) -> dict[str, Any]:
         return {
             "token": token_text(tokenizer, token_id, as_id=as_ids),
             "logprob": _finite(logprob),
-            "bytes": list(tokenizer.token_bytes(token_id)),
+            "bytes": list(tokenizer.token_bytes(token_id, opens_text=opens_text)),
         }
 
     content = [
-        entry_of(entry.token_id, entry.logprob.logprob)
-        | {"top_logprobs": [entry_of(token_id, value) for token_id, value in entry.logprob.top[:k]]}
+        entry_of(entry.token_id, entry.logprob.logprob, entry.opens_text)
+        | {"top_logprobs": [entry_of(token_id, value, entry.opens_text) for token_id, value in entry.logprob.top[:k]]}
         for entry in entries
         if entry.is_shown and entry.logprob is not None
     ]

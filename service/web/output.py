@@ -22,6 +22,8 @@ class TokenEntry:
     """Character offset into the text of the choice."""
     is_shown: bool
     """False for tokens that leave no text: the one that ended the sequence, and control tokens that are skipped."""
+    opens_text: bool = False
+    """Whether it is the first of a text, where some vocabularies write it without its space."""
 
 
 @dataclass(slots=True)
@@ -69,13 +71,13 @@ class Echo:
     """Character offset of each token; empty when the tokens are not reported."""
 
     @classmethod
-    def of_tokens(cls, tokenizer: Tokenizer, token_ids: Sequence[int]) -> "Echo":
-        """Decode a prompt, control tokens included, and remember where each token starts."""
+    def of_tokens(cls, tokenizer: Tokenizer, token_ids: Sequence[int], *, num_hidden: int = 0) -> "Echo":
+        """Decode a prompt, control tokens included but for the first few, and remember where each token starts."""
         decoder = StreamDecoder(tokenizer, skip_special=False)
         parts: list[str] = []
-        starts: list[int] = []
+        starts = [0] * num_hidden
         num_chars = 0
-        for token_id in token_ids:
+        for token_id in token_ids[num_hidden:]:
             starts.append(num_chars)
             parts.append(decoder.push(token_id))
             num_chars += len(parts[-1])
@@ -100,6 +102,8 @@ class OutputOptions:
     """Report bare token ids."""
     stops_of_token: dict[int, str] = field(default_factory=dict)
     """Stop strings that are control tokens: the worker stops at their ids, since skipped tokens have no text."""
+    continues_text: bool = False
+    """Whether the answer goes on in the text of its prompt."""
 
 
 class SequenceOutput:
@@ -108,7 +112,8 @@ class SequenceOutput:
     def __init__(
         self, tokenizer: Tokenizer, prompt_ids: Sequence[int], options: OutputOptions, echo: Echo | None = None
     ) -> None:
-        self._pipeline = TextPipeline(tokenizer, options.text)
+        self._opens_text = not options.continues_text or all(id_ in tokenizer.special_ids for id_ in prompt_ids)
+        self._pipeline = TextPipeline(tokenizer, options.text, opens_text=self._opens_text)
         self._skipped_ids = tokenizer.special_ids if options.text.skip_special else frozenset[int]()
         self._options = options
         self._echo = echo
@@ -148,7 +153,9 @@ class SequenceOutput:
             is_shown = not ends_sequence and token_id not in self._skipped_ids
             # A token that completed no character is part of the next one.
             gained = max(1, self._pipeline.num_chars - start) if is_shown else 0
-            self._pending.append((start + gained, TokenEntry(token_id, event.logprob, self._offset + start, is_shown)))
+            opens_text, self._opens_text = is_shown and self._opens_text, self._opens_text and not is_shown
+            entry = TokenEntry(token_id, event.logprob, self._offset + start, is_shown, opens_text)
+            self._pending.append((start + gained, entry))
         return text
 
     def _delta(self, text: str) -> Delta:

@@ -81,7 +81,7 @@ def plan_generation(
         logprobs=logprobs,
         prompt_logprobs=logprobs if any(echo is not None and echo.starts for echo in echoes) else None,
     )
-    output = OutputOptions(text, logprobs is not None, request.return_token_ids, stops_of_token)
+    output = OutputOptions(text, logprobs is not None, request.return_token_ids, stops_of_token, request.continues_text)
     return Plan(model, prompts, params, request.seed, request.n, output, echoes)
 
 

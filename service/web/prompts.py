@@ -25,6 +25,8 @@ class Prompt:
 
     token_ids: list[int]
     max_tokens: int
+    num_bos: int = 0
+    """Tokens at its beginning that the model expects and the client did not write."""
 
 
 def completion_prompts(request: CompletionRequest, model: ServedModel, settings: ServiceSettings) -> list[Prompt]:
@@ -34,12 +36,16 @@ def completion_prompts(request: CompletionRequest, model: ServedModel, settings:
         InvalidParameter: a token id is not in the vocabulary.
         ContextLengthExceeded: a prompt and the tokens asked for do not fit together.
     """
-    prompts = encode_texts(request.prompt, model, "prompt", parse_special=request.parse_special)
-    limit = request.truncate_prompt_tokens
-    if limit is not None:
-        keep = max(1, model.context - request.max_tokens) if limit == FIT else limit
-        prompts = [truncate(ids, keep, request.truncation_side) for ids in prompts]
-    return [_fit_completion(ids, request.max_tokens, model, settings) for ids in prompts]
+    bos = model.tokenizer.bos_ids if request.add_special_tokens else ()
+    empty_token = None if bos else END_OF_TEXT
+    texts = encode_texts(request.prompt, model, "prompt", parse_special=request.parse_special, empty_token=empty_token)
+    prompts = []
+    for given, ids in zip(request.prompt, texts, strict=True):
+        opening = bos if isinstance(given, str) else ()
+        if request.truncate_prompt_tokens is not None:
+            ids = truncate(ids, _room(request, model, len(opening)), request.truncation_side)
+        prompts.append(_fit_completion([*opening, *ids], request.max_tokens, model, settings, len(opening)))
+    return prompts
 
 
 def chat_prompt(request: ChatRequest, model: ServedModel, settings: ServiceSettings) -> Prompt:
@@ -130,16 +136,25 @@ def truncate(token_ids: list[int], keep: int, side: Literal["left", "right"]) ->
     """Drop tokens from one side until `keep` are left."""
     if len(token_ids) <= keep:
         return token_ids
-    return token_ids[-keep:] if side == "left" else token_ids[:keep]
+    return token_ids[len(token_ids) - keep :] if side == "left" else token_ids[:keep]
 
 
-def _fit_completion(token_ids: list[int], max_tokens: int, model: ServedModel, settings: ServiceSettings) -> Prompt:
+def _room(request: CompletionRequest, model: ServedModel, num_bos: int) -> int:
+    """Return how many tokens of a text `truncate_prompt_tokens` leaves."""
+    limit = request.truncate_prompt_tokens
+    keep = max(1, model.context - request.max_tokens) if limit is None or limit == FIT else limit
+    return max(0, keep - num_bos)
+
+
+def _fit_completion(
+    token_ids: list[int], max_tokens: int, model: ServedModel, settings: ServiceSettings, num_bos: int
+) -> Prompt:
     room = model.context - len(token_ids)
     if settings.max_tokens_policy == "clamp" and room > 0:
         max_tokens = min(max_tokens, room)
     if max_tokens > room:
         raise ContextLengthExceeded.of_prompt(model.context, len(token_ids), max_tokens)
-    return Prompt(token_ids, max_tokens)
+    return Prompt(token_ids, max_tokens, num_bos)
 
 
 def _encode_chat(request: ChatRequest, model: ServedModel) -> list[int]:

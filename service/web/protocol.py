@@ -138,6 +138,11 @@ class GenerationRequest(_Extensions, _Sampling, RequestBody):
         """How many alternatives to report for each token; None: no log-probabilities at all."""
 
     @property
+    @abstractmethod
+    def continues_text(self) -> bool:
+        """Whether the answer goes on in the text of the prompt, where it may begin with a space."""
+
+    @property
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage is True
 
@@ -172,6 +177,10 @@ class CompletionRequest(GenerationRequest, _CompletionHead):
     @property
     def wanted_logprobs(self) -> int | None:
         return self.logprobs
+
+    @property
+    def continues_text(self) -> bool:
+        return True
 
 
 class _ChatHead(RequestBody):
@@ -254,6 +263,10 @@ class ChatRequest(GenerationRequest, _ChatHead):
     @property
     def wanted_logprobs(self) -> int | None:
         return self.top_logprobs if self.logprobs else None
+
+    @property
+    def continues_text(self) -> bool:
+        return self.continue_final_message
 
     @property
     def opens_answer(self) -> bool:

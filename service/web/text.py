@@ -82,8 +82,9 @@ class TextOptions:
 class TextPipeline:
     """Tokens of one sequence in, certain text out."""
 
-    def __init__(self, tokenizer: Tokenizer, options: TextOptions) -> None:
-        self._decoder = StreamDecoder(tokenizer, skip_special=options.skip_special)
+    def __init__(self, tokenizer: Tokenizer, options: TextOptions, *, opens_text: bool = True) -> None:
+        """Without `opens_text` the tokens go on in a text, where they may begin with a space."""
+        self._decoder = StreamDecoder(tokenizer, skip_special=options.skip_special, opens_text=opens_text)
         self._matcher = StopMatcher(options.stops, keep_stop=options.keep_stop)
         self._tokens_before_stops = options.min_tokens
         self.num_chars = 0

@@ -66,7 +66,8 @@ def _tokens(body: TokenizeRequest, model: ServedModel) -> list[int]:
     if body.messages is None:
         text = body.prompt if body.prompt is not None else body.content
         assert text is not None
-        return model.tokenizer.encode(text, parse_special=True)
+        bos = model.tokenizer.bos_ids if body.add_special_tokens else ()
+        return [*bos, *model.tokenizer.encode(text, parse_special=True)]
     if model.template is None:
         message = "Invalid 'messages': this model has no chat template."
         raise InvalidParameter("invalid_value", "messages", message)

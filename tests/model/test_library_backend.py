@@ -14,13 +14,10 @@ from model.chat import ChatTemplate
 from model.tokenizer import StreamDecoder, Tokenizer
 from model.tokenizer_json import TokenizerError
 from tests.fuzz import fuzzed_strings, write
+from tests.vocabularies import LLAMA2_CONFIG as CONFIG
+from tests.vocabularies import LLAMA2_TEMPLATE as TEMPLATE
 from tests.vocabularies import llama2, unigram
 
-TEMPLATE = (
-    "{% for message in messages %}{% if message.role == 'user' %}{{ bos_token }}[INST] {{ message.content }} [/INST]"
-    "{% else %} {{ message.content }} {{ eos_token }}{% endif %}{% endfor %}"
-)
-CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
 SOURCES = {"llama2": llama2(), "llama2, first piece only": llama2(legacy=False), "unigram": unigram()}
 
 
