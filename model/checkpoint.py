@@ -1,20 +1,15 @@
-"""Save and load a checkpoint: a Hugging Face directory, written aside and renamed into place, read strictly.
+"""Save and load a checkpoint: a Hugging Face directory, written whole or not at all, read strictly.
 
-It moves tensors and files. What they are called is `model.convert`'s knowledge; what a directory says of itself is
-`model.directory`'s.
+What tensors are called is `model.convert`'s knowledge, how files hold them `model.tensor_files`', how a directory takes
+the place of another `model.replace`'s, and what a directory says of itself `model.directory`'s.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from model.classifier import GPTClassifier
@@ -23,7 +18,6 @@ from model.directory import (
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
-    WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
     read_checkpoint,
@@ -31,6 +25,8 @@ from model.directory import (
 )
 from model.gpt import GPT, make_rotary_table
 from model.public_config import architecture, config_to_public
+from model.replace import written_aside
+from model.tensor_files import NamedTensor, copy_mapped, mapped_safetensors, write_tensors
 from model.tokenizer import Tokenizer
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
@@ -70,7 +66,7 @@ def save_checkpoint(
     path = Path(path)
     num_labels = model.num_labels if isinstance(model, GPTClassifier) else None
     _check_fit(path, model, tokenizer, labels, num_labels)
-    weights = export_tensors(model, num_labels=num_labels, dtype=dtype)
+    dtype = dtype or next(model.parameters()).dtype
     eos = list(eos_token_ids if eos_token_ids is not None else [tokenizer.eos_id])
     special = {"bos_token_id": tokenizer.eos_id, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
     public = {
@@ -78,7 +74,7 @@ def save_checkpoint(
         **config_to_public(model.config),
         **special,
         "eos_token_id": eos[0] if eos else None,
-        "dtype": str(next(iter(weights.values())).dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
     }
     files: dict[str, bytes] = {**tokenizer.files(), "README.md": model_card.encode(), **(extra_files or {})}
     if labels is not None:
@@ -89,11 +85,13 @@ def save_checkpoint(
     if chat_template is not None:
         files[CHAT_TEMPLATE_FILE] = chat_template.encode()
     files[CONFIG_FILE] = _to_json(public)
-    with _written_aside(path) as aside:
-        for name, content in files.items():
-            (aside / name).write_bytes(content)
-        save_file(weights, aside / WEIGHTS_FILE, metadata={"format": "pt"})
-        shutil.copymode(aside / CONFIG_FILE, aside / WEIGHTS_FILE)  # safetensors makes it readable by its owner only
+    try:
+        with written_aside(path) as aside:
+            for name, content in files.items():
+                (aside / name).write_bytes(content)
+            write_tensors(aside, [NamedTensor(name, view, dtype) for name, view in public_views(model)])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}; what was there before is kept") from error
     return read_checkpoint(path)
 
 
@@ -124,16 +122,50 @@ def load_classifier(
     return _load(checkpoint, lambda: GPTClassifier(checkpoint.config, num_labels), num_labels, device, dtype)
 
 
-def export_tensors(
-    model: GPT | GPTClassifier, *, num_labels: int | None = None, dtype: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """A model's weights under their public names, in public layout, on the CPU."""
+def public_views(model: GPT | GPTClassifier) -> Iterator[tuple[str, Tensor]]:
+    """A model's weights under their public names, in public layout: views that share its memory."""
     parameters = dict(model.named_parameters())
-    tensors = {}
+    num_labels = model.num_labels if isinstance(model, GPTClassifier) else None
     for public in public_tensors(model.config, num_labels=num_labels):
-        view = _place(parameters[public.name].detach(), public)
-        tensors[public.public_name] = view.to("cpu", dtype or view.dtype).contiguous().clone()
-    return tensors
+        yield public.public_name, _place(parameters[public.name].detach(), public)
+
+
+def fill(
+    model: ModelT, source: Path, table: Iterable[PublicTensor], stored: Iterable[tuple[Path, str, Tensor]]
+) -> ModelT:
+    """Copy every tensor of the mapped files of `source` to its place.
+
+    Raises:
+        CheckpointError: a tensor is missing, extra or of the wrong shape.
+    """
+    parameters = dict(model.named_parameters())
+    wanted = {public.public_name: public for public in table}
+    for file, name, tensor in stored:
+        public = wanted.pop(name, None)
+        if public is None:
+            raise CheckpointError(f"{file}: tensor {name!r} does not belong to this model")
+        if tuple(tensor.shape) != public.shape:
+            found, asked = list(tensor.shape), list(public.shape)
+            raise CheckpointError(f"{file}: tensor {name!r} has shape {found}, but {CONFIG_FILE} asks for {asked}")
+        copy_mapped(_place(parameters[public.name], public), tensor)
+    if wanted:
+        raise CheckpointError(f"{source}: tensor {next(iter(wanted))!r} is missing from the weights")
+    return model
+
+
+def empty(
+    make_model: Callable[[], ModelT], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> ModelT:
+    """Make a model whose weights take no memory and no random numbers before they are filled."""
+    with torch.device("meta"):
+        model = make_model()
+    model = model.to(dtype).to_empty(device=device).eval()
+    body = model.gpt if isinstance(model, GPTClassifier) else model
+    if body.config.family == "llama":
+        body.rotary_table = make_rotary_table(body.config).to(device)
+    if isinstance(model, GPT) and model.config.tie_embeddings:
+        model.lm_head.weight = model.wte.weight
+    return model
 
 
 def _load(
@@ -143,42 +175,19 @@ def _load(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> ModelT:
-    with torch.device("meta"):  # no memory, no random numbers: every value comes from the file
-        model = make_model()
-    model = model.to(dtype).to_empty(device=device)
-    body = model.gpt if isinstance(model, GPTClassifier) else model
-    if checkpoint.config.family == "llama":
-        body.rotary_table = make_rotary_table(checkpoint.config).to(device)
-    if isinstance(model, GPT) and checkpoint.config.tie_embeddings:
-        model.lm_head.weight = model.wte.weight
-    parameters = dict(model.named_parameters())
-    wanted = {public.public_name: public for public in public_tensors(checkpoint.config, num_labels=num_labels)}
+    model = empty(make_model, device=device, dtype=dtype)
+    table = public_tensors(checkpoint.config, num_labels=num_labels)
+    return fill(model, checkpoint.path, table, _stored(checkpoint, num_labels))
+
+
+def _stored(checkpoint: Checkpoint, num_labels: int | None) -> Iterator[tuple[Path, str, Tensor]]:
+    """Every tensor of the weight files under its full public name, without the constants that old writers stored."""
     has_own_head = num_labels is None and not checkpoint.config.tie_embeddings
-    for file, name, tensor in _stored_tensors(checkpoint, has_own_head=has_own_head):
-        public = wanted.pop(name, None)
-        if public is None:
-            raise CheckpointError(f"{file}: tensor {name!r} does not belong to this model")
-        if tuple(tensor.shape) != public.shape:
-            found, asked = list(tensor.shape), list(public.shape)
-            raise CheckpointError(f"{file}: tensor {name!r} has shape {found}, but {CONFIG_FILE} asks for {asked}")
-        with torch.no_grad():
-            _place(parameters[public.name], public).copy_(tensor)
-    if wanted:
-        raise CheckpointError(f"{checkpoint.path}: tensor {next(iter(wanted))!r} is missing from the weights")
-    return model.eval()
-
-
-def _stored_tensors(checkpoint: Checkpoint, *, has_own_head: bool) -> Iterator[tuple[Path, str, Tensor]]:
-    """Every tensor of the weight files under its public name, one at a time to spare memory."""
     for file in weight_files(checkpoint.path):
-        try:
-            with safe_open(file, framework="pt") as stored:
-                for stored_name in stored.keys():  # noqa: SIM118 - not a mapping
-                    name = canonical_name(stored_name, checkpoint.config)
-                    if not is_ignored(name) and (has_own_head or name != "lm_head.weight"):
-                        yield file, name, stored.get_tensor(stored_name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: not a whole safetensors file ({error}); fetch or write it again") from None
+        for stored_name, tensor in mapped_safetensors(file):
+            name = canonical_name(stored_name, checkpoint.config)
+            if not is_ignored(name) and (has_own_head or name != "lm_head.weight"):
+                yield file, name, tensor
 
 
 def _place(parameter: Tensor, public: PublicTensor) -> Tensor:
@@ -203,39 +212,6 @@ def _check_fit(
         )
     if path.exists() and not (path / CONFIG_FILE).exists() and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is not a checkpoint; choose another place or remove it yourself")
-
-
-@contextmanager
-def _written_aside(path: Path) -> Iterator[Path]:
-    """Yield a fresh directory that takes the place of `path` when the block ends well and vanishes when it does not."""
-    aside = path.with_name(f".{path.name}.new-{os.getpid()}")
-    replaced = path.with_name(f".{path.name}.old-{os.getpid()}")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        yield aside
-        for file in aside.iterdir():
-            _sync(file)
-        _sync(aside)
-        if path.exists():
-            path.rename(replaced)
-        aside.rename(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}; what was there before is kept") from error
-    finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_json(content: Mapping[str, Any]) -> bytes:

@@ -52,6 +52,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         CheckpointError: the directory or a file is missing or unreadable, or asks for what we do not support.
     """
     path = Path(path)
+    if not path.is_dir() and (replaced := path.with_name(f".{path.name}.old")).is_dir():
+        raise CheckpointError(f"{path}: a replacement of it was cut short; rename {replaced.name} back to {path.name}")
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; give a checkpoint directory with {CONFIG_FILE} in it")
     public = read_json(path / CONFIG_FILE)

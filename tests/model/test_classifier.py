@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from model.checkpoint import export_tensors
+from model.checkpoint import public_views
 from model.classifier import GPTClassifier
 from model.public_config import config_to_public
 from tests.tiny import KINDS, make_config
@@ -30,7 +30,7 @@ def test_logits_equal_those_of_transformers(kind: str) -> None:
     ours = GPTClassifier(config, 2).eval()
     public = AutoConfig.for_model(**config_to_public(config), num_labels=2, pad_token_id=383)
     theirs = AutoModelForSequenceClassification.from_config(public).eval()
-    theirs.load_state_dict(export_tensors(ours, num_labels=2))
+    theirs.load_state_dict(dict(public_views(ours)))
     idx = torch.randint(383, (4, 12))
     idx[0, 7:] = 383
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from model.checkpoint import export_tensors
+from model.checkpoint import public_views
 from model.config import PRESETS, GPTConfig
 from model.gpt import GPT
 from model.public_config import config_to_public
@@ -39,7 +39,7 @@ def oracle(config: GPTConfig) -> PreTrainedModel:
 def pair(config: GPTConfig) -> tuple[GPT, PreTrainedModel]:
     """Our model and transformers' with the same float64 weights."""
     ours, theirs = make_gpt(config).double(), oracle(config)
-    missing, unexpected = theirs.load_state_dict(export_tensors(ours), strict=False)
+    missing, unexpected = theirs.load_state_dict(dict(public_views(ours)), strict=False)
     assert not unexpected
     assert set(missing) <= {"lm_head.weight"}
     theirs.tie_weights()
@@ -66,7 +66,7 @@ def test_gradients_of_all_weights_equal_those_of_transformers(name: str) -> None
     loss(theirs(idx).logits).backward()
     for parameter in ours.parameters():
         parameter.data = parameter.grad
-    gradients = export_tensors(ours)
+    gradients = dict(public_views(ours))
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     assert gradients.keys() == expected.keys()
     assert max((gradients[name] - expected[name]).abs().max() for name in expected) < BAR
