@@ -18,7 +18,8 @@ ENV PATH=/opt/groundup/bin:$PATH
 WORKDIR /source
 # Dependencies change seldom and take minutes: they get a layer of their own, before the code.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*p['dependencies'], *p['optional-dependencies']['tokenizers'], sep='\n')" \
     > requirements.txt && pip install --constraint constraints.txt --requirement requirements.txt
 COPY README.md LICENSE groundup.py ./
 COPY model ./model
