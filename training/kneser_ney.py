@@ -88,7 +88,7 @@ class NGramTable:
             base: chance of each symbol (N,) from below the lowest order; never 0.
         """
         symbols = self._lead_in([sequence])
-        chances = np.ones(len(symbols))
+        chances: Chances = np.ones(len(symbols))
         chances[self.order - 1 :] = base
         grams = np.zeros_like(symbols)
         for level in self._levels:
