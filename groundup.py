@@ -41,11 +41,23 @@ VERBS = {
     "generate": Verb(
         "model.generate_command:GenerateConfig", "model.generate_command:run", "continue a prompt or answer it, here"
     ),
+    "data fetch": Verb("training.data.config:FetchConfig", "training.data.fetch:run", "download a public data set"),
+    "data prepare": Verb(
+        "training.data.config:PrepareConfig", "training.data.preparation:run", "turn texts into token shards"
+    ),
     "pretrain": Verb("training.config:PretrainConfig", "training.pretrain:run", "teach a model to continue text"),
     "classify": Verb("training.config:ClassifyConfig", "training.classify:run", "teach a model to label texts"),
     "instruct": Verb("training.config:InstructConfig", "training.instruct:run", "teach a base model to answer"),
     "evaluate": Verb("training.config:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"),
     "train-demo": Verb("training.config:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
+    "bench-training": Verb(
+        "training.bench.settings:PeerBenchSettings", "training.bench.command:run", "measure the training beside nanoGPT"
+    ),
+    "bench-text": Verb(
+        "training.bench.settings:TextBenchSettings",
+        "training.bench.text:run",
+        "measure compressors and n-grams on a text",
+    ),
     "bench": Verb(
         "service.settings:BenchSettings", "service.bench.command:run", "measure the engine beside transformers"
     ),
@@ -66,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"groundup {importlib.metadata.version('groundup')}")
         return 0
     try:
-        verb = choose(arguments[0])
-        config = parse(load(verb.config), arguments[1:], prog=f"groundup {arguments[0]}")
+        name, flags = split_verb(arguments)
+        verb = choose(name)
+        config = parse(load(verb.config), flags, prog=f"groundup {name}")
         run: Callable[[Any], None] = load(verb.run)
         run(config)
     except KeyboardInterrupt:
@@ -82,13 +95,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Return the help text that lists the verbs."""
-    verbs = "\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<14}{verb.summary}" for name, verb in VERBS.items())
     return (
         f"usage: groundup VERB [...]\n\n{verbs}\n\n"
         "`groundup VERB --help` lists the settings of a verb. Each is a flag (--max-num-seqs 8), an environment\n"
         "variable or a line of a TOML file (--config run.toml), in this order of precedence.\n"
         "GROUNDUP_TRACEBACK=1 shows where an error came from."
     )
+
+
+def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Part a verb, of one word or two, from its flags."""
+    num_words = 2 if any(name.startswith(f"{arguments[0]} ") for name in VERBS) else 1
+    return " ".join(arguments[:num_words]), list(arguments[num_words:])
 
 
 def choose(name: str) -> Verb:

@@ -132,6 +132,18 @@ def test_an_unknown_verb_suggests_the_nearest(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "error: srve: unknown verb; did you mean serve?\n"
 
 
+def test_a_verb_may_have_two_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "prepare", "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: groundup data prepare")
+    assert main(["data", "prepre"]) == 2
+    assert main(["data"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == "error: data prepre: unknown verb; did you mean data prepare?"
+    assert errors[1].startswith("error: data: unknown verb")
+
+
 def test_a_users_mistake_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["generate", str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err

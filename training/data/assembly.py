@@ -31,7 +31,8 @@ def assemble(
     for piece in pieces:
         for ids, documents in blocks(*open_piece(piece, vocab_size)):
             held_out = is_held_out(documents["digest"], num_bins)
-            lengths = np.diff(documents["end"].astype(np.int64), prepend=0)
+            ends = documents["end"].astype(np.int64)
+            lengths = ends - np.concatenate([[0], ends[:-1]])
             for side, chosen in ((VALID, held_out), (TRAIN, ~held_out)):
                 if chosen.any():
                     writers[side].write(ids[np.repeat(chosen, lengths)], np.cumsum(lengths[chosen]).astype(np.uint64))

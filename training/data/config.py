@@ -51,7 +51,7 @@ class PrepareConfig(BaseSettings):
 class FetchConfig(BaseSettings):
     """Download a public data set into `data/NAME`; an interrupted download goes on where it was."""
 
-    model_config = _SETTINGS
+    model_config = SettingsConfigDict(**(_SETTINGS | {"populate_by_name": True}))
 
     name: CliPositionalArg[str] = ""
     """Which one; `--list` shows them with licence and size."""

@@ -113,14 +113,16 @@ def _next_line(file: BinaryIO) -> tuple[int, bool]:
 
 
 def _next_document(file: BinaryIO, size: int) -> tuple[int, bool]:
-    """Return where the next document begins, or, inside one that is longer than a slice, the next line or character."""
+    """Return where the next document begins, or, inside one longer than a slice, the next line or character."""
     start = file.tell()
     block = file.read(size)
     if (mark := block.find(DOCUMENT_END.encode())) >= 0:
         return start + mark + len(DOCUMENT_END), False
+    if len(block) < size:
+        return start + len(block), True  # the rest of the file belongs to the document before
     if newline := block.find(b"\n") + 1:
         return start + newline, True
-    return start + next((i for i, byte in enumerate(block[:4]) if byte & 0xC0 != 0x80), 0), True
+    return start + next((i for i, byte in enumerate(block[:4]) if byte & 0xC0 != 0x80), 4), True
 
 
 def _cut_parquet(path: Path, size: int) -> Iterator[Slice]:
