@@ -38,6 +38,9 @@ class Verb(NamedTuple):
 
 VERBS = {
     "serve": Verb("service.settings:ServiceSettings", "service.server:run", "serve checkpoints as an OpenAI API"),
+    "import": Verb(
+        "model.import_command:ImportConfig", "model.import_command:run", "take in the weights of another project"
+    ),
     "generate": Verb(
         "model.generate_command:GenerateConfig", "model.generate_command:run", "continue a prompt or answer it, here"
     ),
@@ -49,6 +52,7 @@ VERBS = {
     "classify": Verb("training.config:ClassifyConfig", "training.classify:run", "teach a model to label texts"),
     "instruct": Verb("training.config:InstructConfig", "training.instruct:run", "teach a base model to answer"),
     "evaluate": Verb("training.config:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"),
+    "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
     "train-demo": Verb("training.config:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
     "bench-training": Verb(
         "training.bench.settings:PeerBenchSettings", "training.bench.command:run", "measure the training beside nanoGPT"

@@ -1,12 +1,9 @@
-"""What a checkpoint says about its making: a model card, the loss plot, the settings and the metrics of the run."""
+"""What a checkpoint says about its making: a model card, the curves, the settings and the metrics of the run."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from model.checkpoint import save_checkpoint
 from model.classifier import GPTClassifier
@@ -14,13 +11,14 @@ from model.directory import Checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config import RunConfig
+from training.curves import Run, draw
 from training.run_folder import METRICS_FILE
 from training.state import TrainerState
 from training.tracking import MetricsLog
 
 TASKS = {"base": "text-generation", "chat": "text-generation", "classifier": "text-classification"}
 
-SETTINGS_FILE, PLOT_FILE = "run.toml", "loss.png"
+SETTINGS_FILE, PLOT_FILE = "run.toml", "curves.png"
 
 
 @dataclass(slots=True)
@@ -61,7 +59,7 @@ def save_run(
     files = {
         SETTINGS_FILE: config.to_toml().encode(),
         METRICS_FILE: log.to_jsonl().encode(),
-        PLOT_FILE: plot_loss(log),
+        PLOT_FILE: draw([Run(config.out.name, log.records)]),
     }
     return save_checkpoint(config.out, model, tokenizer, model_card=text, extra_files=files, **checkpoint)
 
@@ -87,7 +85,7 @@ def render_card(
         "## Data\n\n" + card.data,
         "## Results\n\n" + markdown_table(card.metrics) if card.metrics else "",
         "## Recipe\n\n" + markdown_table(facts),
-        f"![Loss over the steps]({PLOT_FILE})",
+        f"![Loss, learning rate and speed over the steps]({PLOT_FILE})",
         f"## Settings\n\n```toml\n{config.to_toml()}```",
         f"## Make it again\n\n```sh\n{card.reproduce}\n```" if card.reproduce else "",
         card.notes,
@@ -109,24 +107,6 @@ def markdown_table(rows: Mapping[str, float | int | str]) -> str:
         for name, value in rows.items()
     ]
     return "\n".join(["| | |", "| --- | --- |", *lines])
-
-
-def plot_loss(log: MetricsLog) -> bytes:
-    """Draw training and validation loss over the steps, as PNG."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    steps, losses = log.series("train", "loss")
-    axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=0.8, label="training")
-    steps, losses = log.series("valid", "loss")
-    if steps:
-        axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, label="validation")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per target)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
 
 
 def repeat_command(verb: str, out: Path) -> str:

@@ -5,7 +5,7 @@ import pytest
 from model.checkpoint import load_gpt
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.card import Card, plot_loss, render_card, save_run
+from training.card import Card, render_card, save_run
 from training.config import RunConfig
 from training.state import TrainerState
 from training.tracking import MetricsLog
@@ -41,7 +41,7 @@ def test_a_card_tells_data_results_recipe_and_how_to_repeat() -> None:
         "| Exact | 91% |",
         "| Tokens read | 12,345 |",
         "10 of 10 (kept: step 8, the lowest validation loss)",
-        "![Loss over the steps](loss.png)",
+        "![Loss, learning rate and speed over the steps](curves.png)",
         "steps = 10",
         "groundup pretrain --config run.toml",
         "Knows no land.",
@@ -49,16 +49,11 @@ def test_a_card_tells_data_results_recipe_and_how_to_repeat() -> None:
         assert part in text
 
 
-def test_the_plot_is_a_png(log: MetricsLog) -> None:
-    assert plot_loss(log).startswith(b"\x89PNG")
-    assert plot_loss(MetricsLog()).startswith(b"\x89PNG")
-
-
 def test_a_saved_run_is_a_checkpoint_with_its_history(tmp_path: Path, tokenizer: Tokenizer, log: MetricsLog) -> None:
     config = RunConfig(out=tmp_path / "boat")
     checkpoint = save_run(config, make_gpt(make_config("llama")), tokenizer, CARD, log, TrainerState())
     assert checkpoint.kind == "base"
-    assert (tmp_path / "boat" / "loss.png").exists()
+    assert (tmp_path / "boat" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "boat" / "run.toml").read_text() == config.to_toml()
     assert (tmp_path / "boat" / "metrics.jsonl").read_text() == log.to_jsonl()
     load_gpt(tmp_path / "boat")
