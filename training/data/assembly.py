@@ -38,7 +38,7 @@ def assemble(
                     writers[side].write(ids[np.repeat(chosen, lengths)], np.cumsum(lengths[chosen]).astype(np.uint64))
                     num_bytes[side] += int(documents["num_bytes"][chosen].sum())
     if not num_bytes[TRAIN]:
-        raise DataError("--data: no text; the files are empty")
+        raise DataError("--valid-fraction: nothing is left to train on; hold out less")
     return {side: writer.finish(num_bytes[side]) for side, writer in writers.items()}
 
 

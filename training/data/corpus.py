@@ -124,8 +124,6 @@ def load_corpus(config: PretrainConfig, folder: Path, *, tokenizer: Tokenizer | 
         DataError: data is missing, empty, too short, or belongs to another tokenizer.
         TokenizerError: the tokenizer cannot be read.
     """
-    if config.weights is not None and len(config.weights) != len(config.data):
-        raise DataError(f"--weights: {len(config.weights)} shares for {len(config.data)} times --data")
     tokenizer = tokenizer or find_tokenizer(config, folder)
     paths: list[tuple[Path, ...]] = [(path,) for path in config.data]
     if config.weights is None:  # texts are one source, of which a share is held out as a whole
@@ -217,7 +215,7 @@ def open_and_split(folder: Path, tokenizer: Tokenizer, valid_fraction: float) ->
 def split_files(files: Sequence[TokenFile], valid_fraction: float) -> tuple[list[TokenFile], list[TokenFile]]:
     """Cut a row of shards at a document end, or inside the only document, so that about a share lies behind the cut."""
     sizes = np.cumsum([0, *(len(tokens.ids) for tokens in files)])
-    goal = int(sizes[-1] * (1 - valid_fraction))
+    goal = max(1, int(sizes[-1] * (1 - valid_fraction)))
     place = min(int(np.searchsorted(sizes, goal, side="right")) - 1, len(files) - 1)
     tokens, local = files[place], goal - int(sizes[place])
     ends = np.asarray(tokens.ends[:-1])

@@ -219,7 +219,11 @@ def sample(pieces: Sequence[Piece], num_bytes: int) -> Iterator[str]:
 
 
 def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:
-    """Encode the pieces that are not done yet."""
+    """Encode the pieces that are not done yet.
+
+    Raises:
+        DataError: bad input, or no text at all.
+    """
     records = {piece.number: record for piece in pieces if (record := finished(piece))}
     to_do = [piece for piece in pieces if piece.number not in records]
     num_done, total = (sum(piece.num_source_bytes for piece in some) for some in (to_do, pieces))
@@ -241,6 +245,8 @@ def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:
             speed = num_tokens / max(1e-9, bar.format_dict["elapsed"])
             bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
             bar.update(piece.num_source_bytes)
+    if not any(record.num_tokens for record in records.values()):
+        raise DataError(f"--data: {', '.join(map(str, config.data))}: no text in it; is the file empty?")
     if num_skipped := sum(record.num_skipped for record in records.values()):
         logger.warning("left out %s places that could not be read", f"{num_skipped:,}")
 

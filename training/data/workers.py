@@ -43,8 +43,9 @@ def run_jobs(work: Callable[[JobT], ResultT], jobs: Sequence[JobT], num_workers:
         while crew:
             for connection in wait(list(crew)):
                 assert isinstance(connection, Connection)
-                job, process = crew.pop(connection)
+                job, process = crew[connection]
                 yield job, _receive(connection, process)
+                del crew[connection]
                 following = next(waiting, None)
                 if following is None:
                     connection.close()
