@@ -14,7 +14,7 @@ from model.classifier import GPTClassifier
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.baselines import naive_bayes, tfidf_logistic_regression
-from training.best import OnDisk, best_card
+from training.best import best_card
 from training.card import Card, repeat_command, save_run
 from training.config import ClassifyConfig, OptimConfig
 from training.data.classification import (
@@ -32,7 +32,7 @@ from training.data.tokens import TokenWindows
 from training.evaluate import Metrics, label_metrics, predict
 from training.loss import label_loss, next_token_loss
 from training.parallel import World
-from training.recipe import conduct, digest, must_be_over, open_log
+from training.recipe import conduct, digest, keeping, must_be_over, open_log
 from training.run_folder import RunFolder
 from training.state import TrainerState
 from training.trainer import Keeping, Trainer
@@ -67,10 +67,9 @@ def make(config: ClassifyConfig, folder: RunFolder) -> None:
     def write_best(place: Path, best: GPTClassifier) -> None:
         save_checkpoint(place, best, tokenizer, labels=labels, model_card=best_card(config.out))
 
-    best = OnDisk(folder.path, write_best)
     with open_log(config, folder) as log:
-        keeping = Keeping(log=log, snapshots=folder.snapshots(), best=best)
-        state = classify(model, split, labels, tokenizer, config, **keeping)
+        kept = keeping(config, folder, log, model.config, write_best)
+        state = classify(model, split, labels, tokenizer, config, **kept)
     must_be_over(state)
     if World.current().is_first:
         metrics = compare(model, split, labels, tokenizer)
@@ -157,9 +156,9 @@ def read_texts(
         seed=config.seed,
     )
     changes = {"steps": config.warmup_lm_steps, "batch_size": READING_WINDOWS, "optim": OptimConfig(), "ema": None}
-    keeping = Keeping(snapshots=folder.snapshots("reading")) if folder is not None else Keeping()
+    kept = Keeping(snapshots=folder.snapshots("reading")) if folder is not None else Keeping()
     reading = config.model_copy(update=changes)
-    must_be_over(Trainer(model, next_token_loss, windows, reading, title="read texts", **keeping).fit())
+    must_be_over(Trainer(model, next_token_loss, windows, reading, title="read texts", **kept).fit())
 
 
 def classify(

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from model.config import Family, GPTConfig
+from model.config import PRESETS, Family, GPTConfig
 
 
 class ModelShape(BaseModel):
@@ -39,10 +39,19 @@ class ModelShape(BaseModel):
     vocab_multiple: PositiveInt = 1
     """Round the vocabulary up to a multiple of this; GPUs like 64."""
 
-    def build(self, vocab_size: int) -> GPTConfig:
-        """Return the model config of this shape for a vocabulary."""
+    def build(self, vocab_size: int, preset: GPTConfig | None = None) -> GPTConfig:
+        """Return the model config of this shape for a vocabulary.
+
+        Args:
+            vocab_size: of the tokenizer; rounded up to `vocab_multiple`.
+            preset: a named shape, of which only what was set here is replaced.
+
+        Raises:
+            ValueError: the sizes do not fit together.
+        """
         padded = -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
-        return GPTConfig(vocab_size=padded, **self.model_dump(exclude={"vocab_multiple"}))
+        own = self.model_dump(exclude={"vocab_multiple"}, exclude_unset=preset is not None)
+        return GPTConfig.model_validate({**(preset.model_dump() if preset else {}), **own, "vocab_size": padded})
 
 
 class OptimConfig(BaseModel):
@@ -173,6 +182,33 @@ class PretrainConfig(RunConfig):
     @classmethod
     def _accept_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("preset")
+    @classmethod
+    def _know_preset(cls, value: str | None) -> str | None:
+        if value is not None and value not in PRESETS:
+            raise ValueError(f"unknown; one of {', '.join(PRESETS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.weights is not None and len(self.weights) != len(self.data):
+            raise ValueError(f"--weights: {len(self.weights)} shares for {len(self.data)} times --data")
+        if self.base is not None:
+            sizes = sorted(self.model.model_fields_set - {"dropout"})
+            if sizes:
+                raise ValueError(f"--model.{sizes[0].replace('_', '-')}: --base brings its own shape; leave it out")
+            for name in ("preset", "tokenizer"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name}: --base brings its own; leave it out")
+        return self
+
+    def to_toml(self) -> str:
+        """Write the resolved settings as TOML; of a shape that is given otherwise, only what was set apart from it."""
+        settings = self.model_dump(mode="json", exclude_none=True, exclude={"resume"})
+        if self.preset is not None or self.base is not None:
+            settings["model"] = self.model.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        return render_toml(settings)
 
 
 class ClassifyConfig(RunConfig):

@@ -33,6 +33,7 @@ from training.data import spam, stories, tasks
 from training.data.classification import Example, Split
 from training.data.conversations import conversations
 from training.data.prepare import encode_documents
+from training.data.tokens import TokenWindows, covering_batches
 from training.demo_results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.device import set_up_torch
 from training.instruct import chat_tools, instruct
@@ -153,8 +154,17 @@ class Demo:
         train, valid = self.documents[: -len(self.documents) // 20], self.documents[-len(self.documents) // 20 :]
         model = build_model(settings, self.tokenizer)
         ids = [encode_documents(part, self.tokenizer) for part in (train, valid)]
+        block_size = size.model.block_size
+        windows = TokenWindows(
+            ids[:1],
+            block_size=block_size,
+            stride=block_size // 8,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+        )
+        held_out = covering_batches(ids[1], block_size=block_size, batch_size=settings.batch_size, stride=block_size)
         with MetricsLog(folder.metrics) as log:
-            state = whole(pretrain(model, ids[:1], ids[1], settings, log=log))
+            state = whole(pretrain(model, windows, held_out, self.tokenizer, settings, log=log))
         results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",

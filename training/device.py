@@ -1,7 +1,9 @@
-"""Which device a process computes on, and how torch is set up before a model is built."""
+"""Which device a process computes on, and how torch and the random generators are set up before a model is built."""
 
 import os
+import random
 
+import numpy as np
 import torch
 
 from training.config import RunConfig
@@ -9,11 +11,18 @@ from training.config import RunConfig
 
 def set_up_torch(config: RunConfig) -> None:
     """Seed the generators behind weights and dropout, and bound the threads. Call before a model is built."""
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     if pick_device(config.device).type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: as fast as bfloat16 where that is not asked for
+
+
+def seed_all(seed: int) -> None:
+    """Start every random generator of this process from a seed of 32 bits."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from model.checkpoint import load_gpt, save_checkpoint
 from model.directory import CheckpointError, read_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from training.best import OnDisk, best_card
+from training.best import best_card
 from training.card import Card, repeat_command, save_run
 from training.config import InstructConfig
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
@@ -25,7 +25,7 @@ from training.data.tokens import DataError
 from training.evaluate import Metrics, answer, exact_match, loss_metrics
 from training.loss import next_token_loss
 from training.parallel import World
-from training.recipe import conduct, digest, must_be_over, open_log
+from training.recipe import conduct, digest, keeping, must_be_over, open_log
 from training.run_folder import RunFolder
 from training.state import TrainerState
 from training.trainer import Keeping, Trainer
@@ -56,10 +56,9 @@ def make(config: InstructConfig, folder: RunFolder) -> None:
         card = best_card(config.out)
         save_checkpoint(place, best, tokenizer, chat_template=template.source, model_card=card)
 
-    best = OnDisk(folder.path, write_best)
     with open_log(config, folder) as log:
-        keeping = Keeping(log=log, snapshots=folder.snapshots(), best=best)
-        state = instruct(model, train, valid, template, tokenizer, config, **keeping)
+        kept = keeping(config, folder, log, model.config, write_best)
+        state = instruct(model, train, valid, template, tokenizer, config, **kept)
     must_be_over(state)
     if World.current().is_first:
         metrics = held_out_metrics(model, valid, template, tokenizer)

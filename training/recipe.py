@@ -3,14 +3,20 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from model.config import GPTConfig
+from training.best import OnDisk
 from training.config import RunConfig
-from training.device import set_up_torch
+from training.device import pick_device, set_up_torch
+from training.hardware import Meter
 from training.parallel import World, join
 from training.progress import show_messages
 from training.run_folder import RunFolder, StoppedError, is_finished, run_folder
 from training.state import TrainerState
 from training.tracking import MetricsLog
+from training.trainer import Keeping
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +40,33 @@ def conduct(config: RunConfig, work: Callable[[RunFolder], None]) -> None:
 
 
 def open_log(config: RunConfig, folder: RunFolder) -> MetricsLog:
-    """Return the log of a run, which goes on where the run does; on the first process it is written to the folder."""
-    return MetricsLog(folder.metrics if World.current().is_first else None)
+    """Return the log of a run, which goes on where the run does; on the first process it is written to the folder.
+
+    Raises:
+        TrackingError: TensorBoard is asked for but not installed.
+    """
+    if not World.current().is_first:
+        return MetricsLog()
+    return MetricsLog(folder.metrics, resume_step=folder.resume_step, tensorboard=config.tensorboard)
+
+
+def keeping(
+    config: RunConfig,
+    folder: RunFolder,
+    log: MetricsLog,
+    shape: GPTConfig,
+    write_best: Callable[[Path, Any], object],
+) -> Keeping:
+    """Return what a run leaves behind and shows while it goes on.
+
+    Args:
+        write_best: writes a checkpoint of the model, which may be served before the run is over.
+    """
+    world, device, half = World.current(), pick_device(config.device), config.precision == "bf16"
+    kept = Keeping(log=log, snapshots=folder.snapshots(), best=OnDisk(folder.path, write_best))
+    if world.is_first:
+        kept["meter"] = Meter.of(shape, device, half=half, num_devices=world.size)
+    return kept
 
 
 def digest(content: object) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from training.device import seed_all
 from training.snapshots import Snapshot
 
 
@@ -67,10 +68,9 @@ def rng_tensors(rank: int, device: torch.device) -> dict[str, Tensor]:
     legacy = np.random.get_state(legacy=False)
     assert isinstance(legacy, dict)
     words = [*legacy["state"]["key"].tolist(), legacy["state"]["pos"], legacy["has_gauss"], legacy["gauss"]]
-    gauss = float("nan") if python[2] is None else python[2]
-    states = {
+    states = {  # words of 32 bits are exact in a double
         "torch": torch.get_rng_state(),
-        "python": torch.tensor([python[0], *python[1], gauss], dtype=torch.float64),  # 32-bit words: exact in a double
+        "python": torch.tensor([python[0], *python[1], python[2] is not None, python[2] or 0.0], dtype=torch.float64),
         "numpy": torch.tensor(words, dtype=torch.float64),
     }
     if device.type == "cuda":
@@ -81,8 +81,8 @@ def rng_tensors(rank: int, device: torch.device) -> dict[str, Tensor]:
 def set_rng(tensors: Mapping[str, Tensor], rank: int, device: torch.device) -> None:
     """Put the generators of this process into the states that `rng_tensors` returned."""
     torch.set_rng_state(tensors[f"rng.{rank}.torch"])
-    version, *words, gauss = tensors[f"rng.{rank}.python"].tolist()
-    random.setstate((int(version), tuple(map(int, words)), None if np.isnan(gauss) else gauss))
+    version, *words, has_gauss, gauss = tensors[f"rng.{rank}.python"].tolist()
+    random.setstate((int(version), tuple(map(int, words)), gauss if has_gauss else None))
     *words, pos, has_gauss, gauss = tensors[f"rng.{rank}.numpy"].tolist()
     state = {"key": np.array(words, np.uint32), "pos": int(pos)}
     np.random.set_state({"bit_generator": "MT19937", "state": state, "has_gauss": int(has_gauss), "gauss": gauss})
@@ -92,7 +92,4 @@ def set_rng(tensors: Mapping[str, Tensor], rank: int, device: torch.device) -> N
 
 def reseed(seed: int, step: int, rank: int) -> None:
     """Start the generators of a process that a snapshot knows nothing of, each process and step differently."""
-    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
-    torch.manual_seed(mixed)
-    random.seed(mixed)
-    np.random.seed(mixed % 2**32)
+    seed_all(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))

@@ -19,6 +19,7 @@ from training.best import BestWeights, InMemory, copy_weights
 from training.config import RunConfig
 from training.data.batches import Batches
 from training.ema import ExponentialAverage
+from training.hardware import Meter
 from training.loss import Batch, Loss, LossSums, readable
 from training.optim import build_optimizers, lr_factor, set_lr
 from training.parallel import World
@@ -45,6 +46,7 @@ class Keeping(TypedDict, total=False):
     snapshots: Snapshots
     best: BestWeights
     on_validation: Callable[[Any], object]
+    meter: Meter
 
 
 class Trainer(Generic[M]):
@@ -63,6 +65,7 @@ class Trainer(Generic[M]):
         snapshots: where the run is saved and goes on from; None saves nothing.
         best: where the best weights are put aside; None keeps them in memory.
         on_validation: called with the model after each evaluation, for example to show samples.
+        meter: says what share of the device's peak is used.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Trainer(Generic[M]):
         snapshots: Snapshots | None = None,
         best: BestWeights | None = None,
         on_validation: Callable[[Any], object] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.world = World.current()
         if config.batch_size % self.world.size:
@@ -98,7 +102,8 @@ class Trainer(Generic[M]):
         self.snapshots = snapshots
         self.best = best or InMemory()
         self.on_validation = on_validation
-        self.optimizers = build_optimizers(self.shared.model, config.optim)
+        self.meter = meter
+        self.optimizers = build_optimizers(self.shared.model, config.optim, half=config.precision == "bf16")
         self.params = [p for p in self.shared.model.parameters() if p.requires_grad]
         self.average = ExponentialAverage(self.shared.model, config.ema) if config.ema is not None else None
         self.state = TrainerState()
@@ -121,7 +126,7 @@ class Trainer(Generic[M]):
         """
         self.restore()
         config, state = self.config, self.state
-        shown = Progress(self.title, config.steps, state.step)
+        shown = Progress(self.title, config.steps, state.step, is_shown=self.world.is_first, meter=self.meter)
         with self.stop, self.batches, shown as progress:
             while not self.is_over and not state.is_stopped:
                 self.train_step(progress)
@@ -174,7 +179,10 @@ class Trainer(Generic[M]):
         self.state.num_tokens += num_tokens
         self.state.seconds += seconds
         self.state.is_stopped = num_stops > 0
-        self.log.write("train", self.state.step, **means, grad_norm=grad_norm, lr=factor * self.config.optim.lr)
+        rates = {"lr": factor * self.config.optim.lr, "tokens_per_s": num_tokens / seconds}
+        self.log.write(
+            "train", self.state.step, **means, grad_norm=grad_norm, **rates, num_tokens=self.state.num_tokens
+        )
         if progress is not None:
             progress.advance(means["loss"], num_tokens, seconds)
 
@@ -229,6 +237,7 @@ class Trainer(Generic[M]):
         """Take a snapshot."""
         if self.snapshots is None:
             return
+        self.log.sync()  # what it says about earlier steps is not repeated
         tensors = {**self.tensors(), **rng_tensors(self.world.rank, self.device)}
         self.snapshots.save(self.state.step, tensors, asdict(self.state))
         self.world.alone(lambda: self.best.forget_all_but(self.state.best_step))

@@ -52,3 +52,18 @@ def test_the_environment_can_set_what_a_flag_can(monkeypatch: pytest.MonkeyPatch
 def test_importing_the_configs_does_not_import_torch() -> None:
     code = "import sys, training.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": [1, 2, 3]}, "--weights: 3 shares for 1 times --data"),
+        ({"preset": "gpt5"}, "one of gpt2-small"),
+        ({"base": "b", "model": {"n_layer": 2}}, "--model.n-layer: --base brings its own"),
+        ({"base": "b", "preset": "gpt2-small"}, "--preset: --base brings its own"),
+        ({"base": "b", "tokenizer": "gpt2"}, "--tokenizer: --base brings its own"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PretrainConfig.model_validate({"data": "a.txt", "out": "runs/x", **changes})

@@ -8,12 +8,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import groundup
 from model.checkpoint import load_gpt
-from model.directory import read_checkpoint
+from model.directory import CheckpointError, read_checkpoint
 from model.generate import generate
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 from training.config import PretrainConfig
-from training.data.prepare import write_corpus
+from training.data.tokens import TokenWindows, covering_batches
 from training.device import set_up_torch
 from training.pretrain import build_model, pretrain, run
 from training.run_folder import OutputError
@@ -63,7 +63,9 @@ def test_a_repetitive_text_is_learned(text: Path, tokenizer: Tokenizer) -> None:
     model = build_model(config, tokenizer)
     ids = np.array(tokenizer.encode("The quick brown fox jumps over the lazy dog. " * 40), dtype=np.uint16)
     log = MetricsLog()
-    pretrain(model, [ids], ids[:200], config, log=log)
+    cut = {"block_size": TINY["block_size"], "batch_size": config.batch_size}
+    windows = TokenWindows([ids], **cut, stride=4, seed=config.seed)
+    pretrain(model, windows, covering_batches(ids[:200], **cut, stride=32), tokenizer, config, log=log)
     assert log.series("valid", "loss")[1][-1] < 0.2
     prompt = tokenizer.encode("The quick")
     found = generate(model, prompt, SamplingParams(max_tokens=8, temperature=0)).output_ids
@@ -81,16 +83,44 @@ def test_the_same_settings_give_the_same_weights(text: Path) -> None:
 def test_prepared_shards_give_the_same_weights_as_the_text(text: Path) -> None:
     config = make_config(text, steps=5)
     run(config)
-    cut = len("".join(LINES)) * 0.9
-    sizes = np.cumsum([len(line) for line in LINES])
-    num_train = int((sizes <= cut).sum())
-    tokenizer = Tokenizer.from_directory(config.out)
-    write_corpus(
-        text.with_name("shards"), ["".join(LINES[:num_train])], ["".join(LINES[num_train:]).strip("\n")], tokenizer
-    )
-    from_shards = make_config(text, steps=5, data=text.with_name("shards"), out=text.with_name("again"))
+    shards = text.with_name("shards")
+    arguments = ["--data", str(text), "--out", str(shards), "--tokenizer", str(config.out), "--valid-fraction", "0.1"]
+    assert groundup.main(["data", "prepare", *arguments]) == 0
+    from_shards = make_config(text, steps=5, data=shards, out=text.with_name("again"))
     run(from_shards)
     assert (config.out / "model.safetensors").read_bytes() == (from_shards.out / "model.safetensors").read_bytes()
+
+
+def test_a_base_brings_weights_shape_and_tokenizer(text: Path, tiny_checkpoints: Path) -> None:
+    base = tiny_checkpoints / "tiny-base"
+    config = make_config(text, base=base, model={"dropout": 0.2}, steps=1)
+    tokenizer = Tokenizer.from_directory(base)
+    model = build_model(config, tokenizer)
+    assert model.drop.p == 0.2
+    assert all(torch.equal(tensor, model.state_dict()[n]) for n, tensor in load_gpt(base).state_dict().items())
+    run(config)
+    assert (config.out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert "It continues the training of `tiny-base`" in (config.out / "README.md").read_text()
+    assert tomllib.loads((config.out / "run.toml").read_text())["model"] == {"dropout": 0.2}
+
+
+def test_a_classifier_is_no_base(text: Path, tiny_checkpoints: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"--base: .* holds a classifier"):
+        run(make_config(text, base=tiny_checkpoints / "tiny-spam", model={}))
+
+
+def test_a_preset_gives_what_is_not_set(text: Path, tokenizer: Tokenizer) -> None:
+    config = make_config(text, preset="tiny-llama", model={"n_layer": 1, "vocab_multiple": 64})
+    shape = build_model(config, tokenizer).config
+    assert (shape.family, shape.n_layer, shape.n_kv_head, shape.n_embd) == ("llama", 1, 2, 64)
+    assert shape.vocab_size == 384  # of the tokenizer, in whole multiples
+    assert PretrainConfig.model_validate(tomllib.loads(config.to_toml())).to_toml() == config.to_toml()
+
+
+def test_a_larger_vocabulary_than_the_tokenizers_is_saved_and_loaded(text: Path) -> None:
+    config = make_config(text, model={**TINY, "vocab_multiple": 128}, steps=2)
+    run(config)
+    assert load_gpt(config.out).config.vocab_size == 384 > Tokenizer.from_directory(config.out).vocab_size
 
 
 def test_a_taken_place_is_refused_before_the_text_is_read(text: Path) -> None:
@@ -101,7 +131,7 @@ def test_a_taken_place_is_refused_before_the_text_is_read(text: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("", "the file is empty"), ("one\ntwo\n", "too few for one window of 32")]
+    ("content", "message"), [("", "the files are empty"), ("one\ntwo\n", "too few for one window of 32")]
 )
 def test_a_text_too_short_to_learn_from_is_one_line_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
