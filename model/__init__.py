@@ -4,8 +4,10 @@
 - `kv_cache`: keys and values in pages; `sampling_params`, `sampling`: choosing the next token
 - `cpu_linear`: faster linear layers for serving on a CPU
 - `generate`: one sequence, the slow obvious way; the oracle of the serving engine
-- `tokenizer`, `tokenizer_json`: text to ids and back; `chat`: conversations to ids
+- `tokenizer`: text to ids and back, for what `tokenizer_json` and `openai_vocabulary` read; it encodes with
+  `tiktoken_backend` what `byte_level` can express, else with `library_backend`, and decodes by `token_decoder`
+- `chat`: conversations to ids
 - `directory`: what a checkpoint says of itself; `convert`: public names and ours; `checkpoint`: save and load
 
-Free of torch: `config`, `sampling_params`, `tokenizer`, `tokenizer_json`, `chat`, `directory`, `convert`.
+Free of torch: `config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`, `convert`.
 """

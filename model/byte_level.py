@@ -17,7 +17,10 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 """How GPT-2 cuts text into pieces that no token crosses (openai/gpt-2, src/encoder.py)."""
 
 GPT2_SINGLE_DIGITS_PATTERN = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-"""The same after each digit has been set apart, as in SmolLM and StarCoder: a digit ends a piece too."""
+"""The same after each digit has been set apart, as in SmolLM and StarCoder: a digit ends a piece too.
+
+Of 1.1 million characters, 13 digits are treated otherwise than in the library, whose Unicode is newer.
+"""
 
 WHOLE_TEXT = r"[\s\S]+"
 

@@ -240,7 +240,9 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read ({error.strerror})") from error
+        older = [name for name in ("tokenizer.model", "vocab.json") if (path.parent / name).exists()]
+        hint = f"; {older[0]} is an older format: let transformers load and save it once" if older else ""
+        raise TokenizerError(f"{path}: cannot be read ({error.strerror}){hint}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -136,6 +136,19 @@ def test_conversations_equal_transformers(kind: str, tmp_path: Path) -> None:
     assert ChatTemplate(TEMPLATE, tokenizer).encode(messages) == expected
 
 
+def test_the_answers_of_a_conversation_are_found_for_training(llama: Tokenizer) -> None:
+    messages = [
+        {"role": "user", "content": "the quick fox </s>"},
+        {"role": "assistant", "content": "jumps over"},
+        {"role": "user", "content": "and?"},
+        {"role": "assistant", "content": "caf\u00e9 \U0001f600"},
+    ]
+    ids, is_target = ChatTemplate(TEMPLATE, llama).encode_with_targets(messages)
+    targets = [id_ for id_, wanted in zip(ids, is_target, strict=True) if wanted]
+    stream = StreamDecoder(llama, skip_special=False, opens_text=False)
+    assert "".join([stream.push(id_) for id_ in targets]) == " jumps over </s> caf\u00e9 \U0001f600 </s>"
+
+
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_users_text_cannot_end_the_turn(kind: str) -> None:
     tokenizer = Tokenizer(SOURCES[kind], CONFIG | {"bos_token": "</s>"} if kind == "unigram" else CONFIG)

@@ -289,6 +289,12 @@ def test_a_missing_or_broken_file_is_named(tokenizer: Tokenizer, tmp_path: Path,
         Tokenizer.from_directory(tmp_path)
 
 
+def test_older_formats_are_recognised_and_explained(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").touch()
+    with pytest.raises(TokenizerError, match=r"tokenizer.json: cannot be read .*tokenizer.model is an older format"):
+        Tokenizer.from_directory(tmp_path)
+
+
 def test_fuzzed_strings_cover_what_they_promise() -> None:
     texts = "".join(fuzzed_strings(10_000))
     assert {unicodedata.category(character) for character in texts} >= {"Lu", "Mn", "Nd", "Zs", "Cc", "So", "Lo", "Sk"}
