@@ -3,12 +3,17 @@
 The numbers are plain dictionaries; which data is fair to test on is the caller's business.
 """
 
+import itertools
 import json
 import math
 import sys
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
 from model.chat import ChatTemplate
 from model.checkpoint import load_classifier, load_gpt
@@ -18,12 +23,19 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config import EvaluateConfig
 from training.data.classification import TextBatches, read_examples
+from training.data.corpus import is_prepared
+from training.data.errors import DataError
+from training.data.holdout import VALID
+from training.data.ids import Ids
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
-from training.data.prepare import encode_documents, read_documents
-from training.data.tokens import Ids, covering_batches
+from training.data.preparation import fingerprint, text_bytes
+from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shards, read_manifest
+from training.data.slices import cut_files, find_files
+from training.data.sources import Reader
+from training.data.tokens import CoveringWindows, cover
 from training.decode import greedy_answers
 from training.device import pick_device
-from training.loss import Batch, next_token_loss
+from training.loss import Batch, next_token_scores, readable
 from training.totals import Totals
 
 Metrics = dict[str, float]
@@ -44,9 +56,14 @@ def run(config: EvaluateConfig) -> None:
 
 
 def measure_text(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
-    """Score a text file with a base model."""
-    documents = read_documents(config.data)[: config.limit]
+    """Score texts, or the held-out side of prepared ones, with a base model."""
     model = load_gpt(checkpoint.path, device=pick_device(config.device))
+    if is_prepared(config.data):
+        files, num_bytes = open_tokens(config.data, tokenizer)
+        return token_metrics(
+            model, [tokens.ids for tokens in files], tokenizer, num_bytes=num_bytes, batch_size=config.batch_size
+        )
+    documents = itertools.islice(read_texts(config.data, config.text_column), config.limit)
     return text_metrics(model, documents, tokenizer, batch_size=config.batch_size)
 
 
@@ -77,32 +94,75 @@ def loss_metrics(model: GPT, batches: Sequence[Batch]) -> Metrics:
     model.eval()
     device = model.wte.weight.device
     totals = Totals()
-    for batch in batches:
-        totals.add(next_token_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}))
-    means = totals.means()
-    return {**means, "perplexity": math.exp(means["loss"]), "num_targets": int(totals.count)}
+    for batch in tqdm(batches, desc="evaluate", unit="batch", leave=False, disable=None):
+        totals.add(next_token_scores(model, {name: tensor.to(device) for name, tensor in batch.items()}))
+    return {**readable(totals.means()), "num_targets": int(totals.count)}
 
 
-def text_metrics(model: GPT, documents: Sequence[str], tokenizer: Tokenizer, *, batch_size: int = 32) -> Metrics:
-    """Score some documents; see `token_metrics`."""
-    ids = encode_documents(documents, tokenizer)
-    num_bytes = sum(len(text.encode()) for text in documents)
-    return token_metrics(model, ids, eos_id=tokenizer.eos_id, num_bytes=num_bytes, batch_size=batch_size)
+def text_metrics(model: GPT, documents: Iterable[str], tokenizer: Tokenizer, *, batch_size: int = 32) -> Metrics:
+    """Score some documents, which are read once and never all in memory; see `token_metrics`.
+
+    Raises:
+        DataError: there is no text.
+    """
+    with tempfile.TemporaryFile() as file:
+        num_bytes = 0
+        for text in documents:
+            np.array([*tokenizer.encode(text), tokenizer.eos_id], dtype=np.uint32).tofile(file)
+            num_bytes += len(text.encode())
+        if not num_bytes:
+            raise DataError("--data: there is no text in it")
+        file.flush()
+        ids = np.memmap(file, dtype=np.uint32, mode="r")
+        return token_metrics(model, [ids], tokenizer, num_bytes=num_bytes, batch_size=batch_size)
 
 
-def token_metrics(model: GPT, ids: Ids, *, eos_id: int, num_bytes: int, batch_size: int = 32) -> Metrics:
+def token_metrics(
+    model: GPT, shards: Sequence[Ids], tokenizer: Tokenizer, *, num_bytes: int, batch_size: int = 32
+) -> Metrics:
     """Score every token of a text, end tokens included, each seen with at least half a context before it.
 
-    The text stands behind an end token, so that its first token is predicted too. Bits per byte count the UTF-8
+    Each shard stands behind an end token, so that its first token is predicted too. Bits per byte count the UTF-8
     bytes of the text (`num_bytes`), so models with different vocabularies compare.
     """
     block_size = model.config.block_size
-    batches = covering_batches(
-        [eos_id, *ids.tolist()], block_size=block_size, batch_size=batch_size, stride=max(1, block_size // 2)
-    )
-    metrics = loss_metrics(model, batches)
+    rows = [
+        CoveringWindows(ids, block_size, max(1, block_size // 2), tokenizer.eos_id, None, False)
+        for ids in shards
+        if len(ids)
+    ]
+    metrics = loss_metrics(model, cover(rows, batch_size=batch_size))
     bits = metrics["loss"] * metrics["num_targets"] / math.log(2)
     return {**metrics, "bits_per_byte": bits / num_bytes, "num_bytes": num_bytes}
+
+
+def read_texts(path: Path, text_column: str | None) -> Iterator[str]:
+    """Yield the documents of a file, a folder or a glob, a bounded part at a time.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    reader = Reader(text_column)
+    for piece in cut_files(find_files([path])):
+        for part in piece:
+            yield from reader.documents(part)
+
+
+def open_tokens(folder: Path, tokenizer: Tokenizer) -> tuple[list[TokenFile], int]:
+    """Memory-map prepared token shards, the held-out ones if there are two sides, and return the bytes of their text.
+
+    Raises:
+        DataError: they are not whole, or were written with another tokenizer.
+    """
+    if (folder / VALID / MANIFEST).exists():
+        folder = folder / VALID
+    if not (folder / MANIFEST).exists():
+        files = open_datatrove(folder, tokenizer.vocab_size)
+        return files, sum(text_bytes(tokens.ids, tokenizer) for tokens in files)
+    manifest = read_manifest(folder)
+    if manifest.tokenizer_sha256 != fingerprint(tokenizer):
+        raise DataError(f"--data: {folder}: the token shards were not written with the checkpoint's tokenizer")
+    return open_shards(folder), manifest.num_bytes
 
 
 @torch.inference_mode()

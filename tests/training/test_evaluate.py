@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from model.chat import DEFAULT_TEMPLATE, ChatTemplate
+from model.checkpoint import load_gpt
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.config import EvaluateConfig
+from training.data.config import PrepareConfig
+from training.data.errors import DataError
 from training.data.instruction import conversation
-from training.data.tokens import DataError
-from training.evaluate import answer, exact_match, label_metrics, run, text_metrics
+from training.data.preparation import prepare
+from training.evaluate import answer, exact_match, label_metrics, open_tokens, run, text_metrics
+from training.vocabulary import train_bpe
 
 
 def test_bits_per_byte_of_an_even_guess_follow_from_the_vocabulary(tokenizer: Tokenizer) -> None:
@@ -65,6 +69,51 @@ def test_a_base_model_is_scored_on_text(
     (tmp_path / "a.txt").write_text("The quick brown fox.")
     run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-base", data=tmp_path / "a.txt"))
     assert json.loads(capsys.readouterr().out)["bits_per_byte"] > 0
+
+
+def test_long_text_is_scored_as_one_would_score_it_in_memory(
+    tmp_path: Path, tiny_checkpoints: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"The quick brown fox number {i} jumps.\n" * 40 for i in range(3)]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_text(text)
+    run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-base", data=tmp_path, batch_size=3))
+    found = json.loads(capsys.readouterr().out)
+    expected = text_metrics(load_gpt(tiny_checkpoints / "tiny-base"), texts, tokenizer)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found["num_bytes"] == sum(map(len, texts))
+    assert 0 <= found["accuracy"] <= 1
+    assert found["bits_per_byte"] == pytest.approx(
+        found["loss"] * found["num_targets"] / math.log(2) / found["num_bytes"], rel=1e-9
+    )
+
+
+def test_prepared_texts_are_scored_on_their_held_out_side(
+    tmp_path: Path, tiny_checkpoints: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tiny_checkpoints / "tiny-base"
+    (tmp_path / "texts").mkdir()
+    for i in range(40):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"The quick brown fox number {i} jumps.")
+    out = tmp_path / "tokens"
+    prepare(PrepareConfig(data=(tmp_path / "texts",), out=out, tokenizer=str(checkpoint), num_workers=1), tokenizer)
+    run(EvaluateConfig(checkpoint=checkpoint, data=out))
+    both = json.loads(capsys.readouterr().out)
+    run(EvaluateConfig(checkpoint=checkpoint, data=out / "valid"))
+    assert json.loads(capsys.readouterr().out) == both
+    assert 0 < both["num_bytes"] < 20 * 40
+    run(EvaluateConfig(checkpoint=checkpoint, data=out / "train"))
+    assert json.loads(capsys.readouterr().out)["num_bytes"] > both["num_bytes"]
+    with pytest.raises(DataError, match=r"not written with the checkpoint's tokenizer"):
+        open_tokens(out, train_bpe(["another vocabulary"], 262))
+
+
+def test_text_that_is_not_there_is_refused(tmp_path: Path, tiny_checkpoints: Path) -> None:
+    (tmp_path / "a.txt").write_text(" \n")
+    with pytest.raises(DataError, match=r"--data: there is no text in it"):
+        run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-base", data=tmp_path / "a.txt"))
+    with pytest.raises(DataError, match=r"--data: .*b.txt: No such file"):
+        run(EvaluateConfig(checkpoint=tiny_checkpoints / "tiny-base", data=tmp_path / "b.txt"))
 
 
 def test_a_chat_model_is_scored_on_conversations(
