@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import groundup
+from tests.foreign_files import write_nanogpt
 from tests.house import modules
 from tests.program import Program, run_program
 
@@ -156,6 +157,7 @@ def run_groundup(*arguments: str, cwd: Path) -> None:
 
 
 def write_examples(folder: Path) -> None:
+    write_nanogpt(folder, has_bias=True, vocab_size=1024)
     sentences = [
         f"The {size} boat number {i} crossed the river and came back." for i in range(40) for size in ("a", "b")
     ]
