@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import logging
+import ssl
 import sys
 import time
 import urllib.error
@@ -21,6 +22,10 @@ ATTEMPTS = 5
 """Times a broken connection is taken up again before giving up; what has arrived is kept."""
 
 TIMEOUT_S = 30.0
+
+CONNECTION_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
+"""What may be gone at the next attempt, unlike a full disk."""
+
 _BLOCK = 1 << 18
 
 
@@ -38,7 +43,7 @@ def download(file: RemoteFile, target: Path, *, pause_s: float = 1.0) -> str:
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == ATTEMPTS:
                 raise DataError(f"{file.url}: {error.code} {error.reason}; fetch it yourself and add --from") from None
-        except (OSError, http.client.HTTPException) as error:
+        except CONNECTION_ERRORS as error:
             if attempt == ATTEMPTS:
                 raise DataError(
                     f"{file.url}: {getattr(error, 'reason', error)}; {_size(part):,} bytes are kept: run again to go "

@@ -4,6 +4,7 @@ Files are written aside and renamed, the record last; a piece with a record is w
 """
 
 import functools
+import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from training.data.sources import Reader, Slice
 DOCUMENT = np.dtype([("end", "<u8"), ("num_bytes", "<u8"), ("digest", "<u8")])
 """What is known of each document: where its ids end, the length of its text as UTF-8, and a digest of it."""
 
-BUFFERED_TOKENS = 1 << 18
-"""Ids gathered before they are written."""
+BUFFERED_CHARACTERS = 1 << 20
+"""Text gathered before it is encoded and written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def tokenize_piece(piece: Piece) -> PieceRecord:
         DataError: bad input.
         OSError: it cannot be written; nothing that looks finished is left.
     """
+    if multiprocessing.parent_process() is not None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one of us for each processor
     tokenizer = _load(piece.tokenizer)
     reader = Reader(piece.text_column, piece.skip_errors)
     writer = _Writer(piece, tokenizer)
@@ -119,21 +122,16 @@ class _Writer:
         self._files: list[BinaryIO] = [aside.open("wb") for aside in self._asides]
         self._tokenizer = tokenizer
         self._dtype = id_dtype(tokenizer.vocab_size)
+        self._begin = np.array(tokenizer.bos_ids, self._dtype)
         self._end = np.array([tokenizer.eos_id], self._dtype)
-        self._ids: list[Ids] = []
-        self._documents: list[tuple[int, int, int]] = []
+        self._waiting: list[tuple[int, str]] = []
         self._num_waiting = 0
 
     def write(self, digest: int, text: str) -> None:
-        """Encode a document and append it with its end token."""
-        ids = np.array(self._tokenizer.encode(text), self._dtype)
-        self._ids += [ids, self._end]
-        self._num_waiting += len(ids) + 1
-        self.num_tokens += len(ids) + 1
-        self.num_documents += 1
-        num_bytes = len(text) if text.isascii() else len(text.encode())
-        self._documents.append((self.num_tokens, num_bytes, digest))
-        if self._num_waiting > BUFFERED_TOKENS:
+        """Append a document: what the model expects before a text, its ids, and the end token."""
+        self._waiting.append((digest, text))
+        self._num_waiting += len(text)
+        if self._num_waiting > BUFFERED_CHARACTERS:
             self._flush()
 
     def finish(self) -> None:
@@ -151,7 +149,16 @@ class _Writer:
             aside.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if self._ids:
-            self._files[0].write(np.concatenate(self._ids).data)
-            self._files[1].write(np.array(self._documents, DOCUMENT).tobytes())
-            self._ids, self._documents, self._num_waiting = [], [], 0
+        if not self._waiting:
+            return
+        encoded = self._tokenizer.encode_batch([text for _, text in self._waiting])
+        parts = [part for ids in encoded for part in (self._begin, ids.astype(self._dtype), self._end)]
+        documents = np.empty(len(encoded), DOCUMENT)
+        documents["end"] = self.num_tokens + np.cumsum([len(ids) + len(self._begin) + 1 for ids in encoded])
+        documents["num_bytes"] = [len(text) if text.isascii() else len(text.encode()) for _, text in self._waiting]
+        documents["digest"] = [digest for digest, _ in self._waiting]
+        self._files[0].write(np.concatenate(parts).data)
+        self._files[1].write(documents.tobytes())
+        self.num_documents += len(documents)
+        self.num_tokens = int(documents["end"][-1])
+        self._waiting, self._num_waiting = [], 0
