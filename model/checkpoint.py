@@ -26,7 +26,7 @@ from model.directory import (
 from model.gpt import GPT, make_rotary_table
 from model.public_config import architecture, config_to_public
 from model.replace import written_aside
-from model.tensor_files import NamedTensor, copy_mapped, mapped_safetensors, write_tensors
+from model.tensor_files import SHARD_BYTES, NamedTensor, copy_mapped, mapped_safetensors, write_tensors
 from model.tokenizer import Tokenizer
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
@@ -43,6 +43,7 @@ def save_checkpoint(
     eos_token_ids: Sequence[int] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Checkpoint:
     """Write a checkpoint directory that transformers, vLLM, llama.cpp and our own server load as is.
 
@@ -59,6 +60,7 @@ def save_checkpoint(
         eos_token_ids: ids that end a generated sequence; None takes the tokenizer's end token.
         extra_files: more files by name, for example a loss plot or the run's settings.
         dtype: store weights in this type; None keeps the model's.
+        shard_bytes: size above which weights go into several files.
 
     Raises:
         CheckpointError: labels or vocabulary do not fit, `path` holds something else, or writing failed.
@@ -89,7 +91,9 @@ def save_checkpoint(
         with written_aside(path) as aside:
             for name, content in files.items():
                 (aside / name).write_bytes(content)
-            write_tensors(aside, [NamedTensor(name, view, dtype) for name, view in public_views(model)])
+            write_tensors(
+                aside, [NamedTensor(name, view, dtype) for name, view in public_views(model)], shard_bytes=shard_bytes
+            )
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}; what was there before is kept") from error
     return read_checkpoint(path)

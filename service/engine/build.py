@@ -20,6 +20,9 @@ from service.engine.scheduler import Scheduler
 CACHE_SHARE = 0.25
 """Share of a device's memory that a cache may take when its size is not given."""
 GPU_PAGE_SIZE = 16
+LONG_PAGE_SIZE = 256
+"""Tokens per page on a CPU where whole contexts are too large to hold `FEW_SEQUENCES` of them."""
+FEW_SEQUENCES = 8
 
 
 def build_engine(
@@ -40,7 +43,8 @@ def build_engine(
         max_num_batched_tokens: most tokens in one step, prompts and outputs together.
         kv_cache_tokens: tokens the cache holds; None lets every sequence reach the whole context, within a quarter
             of the device's memory.
-        page_size: tokens per page; None takes whole sequences on a CPU and small pages on a GPU.
+        page_size: tokens per page; None takes whole sequences on a CPU unless they are very long, and small pages on a
+            GPU.
         device: where the model runs, for example `cpu` or `cuda`.
         dtype: of weights and cache, for example `float32`.
 
@@ -51,7 +55,7 @@ def build_engine(
     model = load_gpt(path, device=device, dtype=getattr(torch, dtype))
     if device == "cpu":
         pack_linears(model)
-    page_size = page_size or default_page_size(model.config, device)
+    page_size = page_size or default_page_size(model.config, max_num_seqs, device, getattr(torch, dtype))
     if kv_cache_tokens is None:
         bytes_per_page = page_bytes(model.config, page_size, getattr(torch, dtype))
         kv_cache_tokens = default_cache_tokens(model.config, page_size, bytes_per_page, max_num_seqs, device)
@@ -65,9 +69,12 @@ def build_engine(
     return Engine(scheduler, GPTRunner(model, num_pages=pool.num_pages, page_size=page_size))
 
 
-def default_page_size(config: GPTConfig, device: str) -> int:
-    """A page per sequence on a CPU, where attention then reads in place; small pages where memory is dear."""
-    return config.block_size if device == "cpu" else min(GPU_PAGE_SIZE, config.block_size)
+def default_page_size(config: GPTConfig, max_num_seqs: int, device: str, dtype: torch.dtype) -> int:
+    """A page per sequence on a CPU, where attention then reads in place; smaller ones where memory is too dear."""
+    if device != "cpu":
+        return min(GPU_PAGE_SIZE, config.block_size)
+    needed = min(max_num_seqs, FEW_SEQUENCES) * page_bytes(config, config.block_size, dtype)
+    return config.block_size if needed <= CACHE_SHARE * memory_bytes(device) else min(LONG_PAGE_SIZE, config.block_size)
 
 
 def default_cache_tokens(config: GPTConfig, page_size: int, bytes_per_page: int, max_num_seqs: int, device: str) -> int:

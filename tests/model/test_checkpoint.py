@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
+from model.classifier import GPTClassifier
 from model.directory import CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import KINDS, make_config, make_gpt
@@ -62,6 +63,35 @@ def test_transformers_loads_every_kind_as_its_own_class(tmp_path: Path, tokenize
     assert [type(theirs).__name__] == theirs.config.architectures
     with torch.no_grad():
         torch.testing.assert_close(ours.logits(ours(IDX)), theirs(IDX).logits, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_loads_a_classifier_of_every_kind(tmp_path: Path, tokenizer: Tokenizer, kind: str) -> None:
+    torch.manual_seed(0)
+    ours = GPTClassifier(make_config(kind), num_labels=3).eval()
+    save_checkpoint(tmp_path / "model", ours, tokenizer, model_card="", labels=["a", "b", "c"])
+    theirs, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(report.values()), report
+    assert [type(theirs).__name__] == theirs.config.architectures
+    assert read_checkpoint(tmp_path / "model").labels == ("a", "b", "c")
+    loaded = load_classifier(tmp_path / "model")
+    lengths = torch.tensor([30, 30])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IDX, lengths), theirs(IDX).logits, atol=5e-5, rtol=1e-4)
+        assert torch.equal(ours(IDX, lengths), loaded(IDX, lengths))
+
+
+def test_weights_in_several_files_load_here_and_in_transformers(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    ours = make_gpt(make_config("qwen3"))
+    save_checkpoint(tmp_path, ours, tokenizer, model_card="", shard_bytes=20_000)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
+    assert not (tmp_path / "model.safetensors").exists()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = ours.logits(ours(IDX))
+        torch.testing.assert_close(theirs(IDX).logits, expected, atol=5e-5, rtol=1e-4)
+        loaded = load_gpt(tmp_path)
+        assert torch.equal(loaded.logits(loaded(IDX)), expected)
 
 
 SIZES = {"vocab_size": 384, "max_position_embeddings": 128, "hidden_size": 32, "intermediate_size": 48}
