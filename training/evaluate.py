@@ -122,14 +122,13 @@ def token_metrics(
 ) -> Metrics:
     """Score every token of a text, end tokens included, each seen with at least half a context before it.
 
-    Each shard stands behind an end token, so that its first token is predicted too. Bits per byte count the UTF-8
+    Each shard stands behind the token that opens a text, or an end token: its first token is predicted too. Bits per byte count the UTF-8
     bytes of the text (`num_bytes`), so models with different vocabularies compare.
     """
     block_size = model.config.block_size
+    *_, before = (tokenizer.eos_id, *tokenizer.bos_ids)
     rows = [
-        CoveringWindows(ids, block_size, max(1, block_size // 2), tokenizer.eos_id, None, False)
-        for ids in shards
-        if len(ids)
+        CoveringWindows(ids, block_size, max(1, block_size // 2), before, None, False) for ids in shards if len(ids)
     ]
     metrics = loss_metrics(model, cover(rows, batch_size=batch_size))
     bits = metrics["loss"] * metrics["num_targets"] / math.log(2)

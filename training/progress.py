@@ -3,11 +3,12 @@
 import logging
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tqdm import tqdm
 
-from training.hardware import Meter
+if TYPE_CHECKING:
+    from training.hardware import Meter  # imports torch, and not all that has messages to show does
 
 SMOOTHING = 0.95
 """Weight of the past in the loss and the speed shown; single steps are too noisy to read."""
@@ -31,7 +32,7 @@ class Progress:
     """
 
     def __init__(
-        self, title: str, steps: int, done: int = 0, *, is_shown: bool = True, meter: Meter | None = None
+        self, title: str, steps: int, done: int = 0, *, is_shown: bool = True, meter: "Meter | None" = None
     ) -> None:
         self._bar = tqdm(
             total=steps,

@@ -11,7 +11,7 @@ import torch
 from model.gpt import GPT
 from model.sampling import SampleRow, sample
 from model.sampling_params import SamplingParams
-from model.tokenizer import Tokenizer
+from model.tokenizer import StreamDecoder, Tokenizer
 from training.tracking import MetricsLog
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Samples:
         is_shown: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
-        self._prompts = {prompt: tokenizer.encode(prompt) or [tokenizer.eos_id] for prompt in prompts}
+        self._prompts = {p: [*tokenizer.bos_ids, *tokenizer.encode(p)] or [tokenizer.eos_id] for p in prompts}
         self._params = SamplingParams(max_tokens=num_tokens, temperature=0.8, top_k=50, seed=seed)
         self._log = log
         self._is_shown = is_shown
@@ -50,7 +50,9 @@ class Samples:
         """Continue every prompt; where a model is shared out over processes, all of them must call together."""
         step = self._log.last_step
         for prompt, ids in self._prompts.items():
-            text = self._tokenizer.decode(until(self._tokenizer.eos_id, continued(model, ids, self._params)))
+            decoder = StreamDecoder(self._tokenizer, opens_text=not prompt)
+            output_ids = until(self._tokenizer.eos_id, continued(model, ids, self._params))
+            text = "".join(map(decoder.push, output_ids)) + decoder.flush()
             self._log.write("sample", step, prompt=prompt, text=text)
             if self._is_shown:
                 logger.info("%s", f"step {step}: {prompt}|{text}".replace("\n", "\n    "))

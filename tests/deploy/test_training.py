@@ -38,7 +38,7 @@ def torchrun_accepts(words: list[str]) -> bool:
     from torch.distributed.run import get_args_parser
 
     launcher = words[words.index("torchrun") + 1 : words.index("-m")]
-    return vars(get_args_parser().parse_args([*launcher, "program"]))["training_script"] == "program"
+    return bool(get_args_parser().parse_args([*launcher, "program"]).training_script == "program")
 
 
 def test_the_job_has_the_fields_of_kubeflow_trainer_2_2(job: dict[str, Any]) -> None:
