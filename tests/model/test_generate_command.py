@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from groundup import main
-from model.checkpoint import load_gpt
+from model.checkpoint import load_gpt, save_checkpoint
 from model.directory import read_checkpoint
 from model.generate import generate
 from model.generate_command import GenerateConfig, encode_prompt, run
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
+from tests.tiny import make_config, make_gpt
+from tests.vocabularies import LLAMA2_CONFIG, llama2
 
 
 @pytest.mark.parametrize(("name", "shows_prompt"), [("tiny-base", True), ("tiny-chat", False)])
@@ -36,6 +38,23 @@ def test_an_assistant_sees_a_conversation_and_a_base_model_the_bare_text(tiny_ch
     assert ids.count(tokenizer.special_tokens["<|end|>"]) == 2
     empty = GenerateConfig(checkpoint=tiny_checkpoints / "tiny-base")
     assert encode_prompt(empty, read_checkpoint(empty.checkpoint), tokenizer) == [tokenizer.eos_id]
+
+
+def test_a_base_model_gets_the_token_it_expects_and_keeps_the_space_after_the_prompt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer(llama2(), LLAMA2_CONFIG)
+    model = make_gpt(make_config("llama", vocab_size=tokenizer.vocab_size))
+    save_checkpoint(tmp_path / "base", model, tokenizer, model_card="# Random\n")
+    config = GenerateConfig(checkpoint=tmp_path / "base", prompt="the fox", max_tokens=40, temperature=0)
+    checkpoint = read_checkpoint(config.checkpoint)
+    prompt_ids = encode_prompt(config, checkpoint, tokenizer)
+    assert prompt_ids == [*tokenizer.bos_ids, *tokenizer.encode("the fox")]
+    run(config)
+    params = SamplingParams(max_tokens=40, temperature=0)
+    output = generate(load_gpt(config.checkpoint), prompt_ids, params, eos_token_ids=checkpoint.eos_token_ids)
+    whole = tokenizer.decode([*prompt_ids, *output.output_ids], skip_special=True)
+    assert capsys.readouterr().out == whole + "\n"
 
 
 def test_what_cannot_be_generated_is_refused(tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
