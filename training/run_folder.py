@@ -114,7 +114,9 @@ def run_folder(config: RunConfig) -> Iterator[RunFolder]:
     try:
         yield folder
     except StoppedError:
-        logger.info("stopped at step %d; the same command with --resume goes on from there", folder.resume_step)
+        best = folder.path / "best"
+        meanwhile = f"; the best weights so far can be served from {best}" if best.exists() else ""
+        logger.info("stopped at step %d; the same command with --resume goes on%s", folder.resume_step, meanwhile)
         return
     except BaseException:
         if world.is_first and not folder.is_resumable and not folder.metrics.exists():

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
 
 from training.parallel import World
 
@@ -117,7 +118,7 @@ class Snapshots:
             self.world.alone(lambda: make_empty(aside))
             writer = HuggingFaceStorageWriter(str(aside), save_distributed=True)
             with alone_is_fine():
-                save(dict(tensors), storage_writer=writer)
+                save({name: storable(tensor) for name, tensor in tensors.items()}, storage_writer=writer)
             self.world.alone(lambda: put_in_place(aside, place, numbers))
         except (CheckpointException, OSError, RuntimeError, SafetensorError) as error:
             if self.world.is_first:
@@ -153,6 +154,11 @@ def put_in_place(aside: Path, place: Path, numbers: Mapping[str, Any]) -> None:
         shutil.rmtree(place)
     aside.rename(place)
     sync(place.parent)
+
+
+def storable(tensor: Tensor) -> Tensor:
+    """Return a tensor as safetensors takes it: without gaps in memory."""
+    return tensor if isinstance(tensor, DTensor) else tensor.contiguous()
 
 
 @contextmanager

@@ -89,6 +89,8 @@ class Trainer(Generic[M]):
             raise ValueError(
                 f"--batch-size: {config.batch_size} rows cannot be dealt out evenly to {self.world.size} processes"
             )
+        is_safe = snapshots is None or best is not None or not (valid and config.keep_best)
+        assert is_safe, "the best weights must outlive the process, as the snapshots do"
         self.model = model
         self.shared = SharedModel(model, config)
         self.device = self.shared.device

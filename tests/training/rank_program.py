@@ -1,6 +1,8 @@
-"""A small run for several processes, started by torchrun: `rank_program.py OUT '{"steps": 4, ...}' [--stop-at N]`.
+"""A small run for several processes, started by torchrun: `-m tests.training.rank_program OUT '{"steps": 4, ...}'`.
 
-Each process writes the gradients of its first step and the numbers at the end; the first one also the final weights.
+Beside settings of a run it takes `dropout`, and `stop_at` and `diverge_at`: the step in which the last process is told
+to stop, or gets an infinite loss. Each process writes the gradients of its first step and its numbers at the end; the
+first one also the final weights.
 """
 
 import json
@@ -20,7 +22,7 @@ from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
 from training.parallel import join
 from training.shared_model import whole
 from training.snapshots import Snapshots
-from training.trainer import Trainer
+from training.trainer import NonFiniteError, Trainer
 
 
 def masked_batch(step: int, rank: int = 0, world_size: int = 1) -> Batch:
@@ -36,6 +38,7 @@ def masked_batch(step: int, rank: int = 0, world_size: int = 1) -> Batch:
 def main(out: Path, settings: dict[str, object]) -> None:
     """Train as told."""
     family, dropout, stop_at = (settings.pop(name, None) for name in ("family", "dropout", "stop_at"))
+    diverge_at = settings.pop("diverge_at", None)
     config = RunConfig.model_validate({"out": out, "device": "cpu", "batch_size": 8, "num_threads": 1, **settings})
     torch.set_num_threads(1)
     with join("cpu") as world:
@@ -44,6 +47,8 @@ def main(out: Path, settings: dict[str, object]) -> None:
             sums = next_token_loss(model, batch)
             if world.rank == world.size - 1 and trainer.state.step + 1 == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if world.rank == world.size - 1 and trainer.state.step + 1 == diverge_at:
+                return LossSums(sums.loss * float("inf"), sums.count)
             return sums
 
         model = make_gpt(make_config(str(family or "llama"), dropout=dropout or 0.0))
@@ -62,7 +67,12 @@ def main(out: Path, settings: dict[str, object]) -> None:
             norms.append(0.0)
 
         trainer.optimizers[0].register_step_pre_hook(see)
-        state = trainer.fit()
+        try:
+            state = trainer.fit()
+        except NonFiniteError as error:
+            result = {"step": trainer.state.step, "error": type(error).__name__}
+            (out / f"rank-{world.rank}.json").write_text(json.dumps(result))
+            raise
         if world.is_first and not state.is_stopped:
             save_file(
                 {name: p.detach().contiguous().clone() for name, p in model.named_parameters()},
