@@ -1,13 +1,17 @@
 """What a GPT is: its shape, its arithmetic, its files. Imports nothing else of ours, and nothing here by itself.
 
 - `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
-- `kv_cache`: keys and values in pages; `sampling_params`, `sampling`: choosing the next token
+- `packing`: several documents in one row; `kv_cache`: keys and values in pages
+- `sampling_params`, `sampling`: choosing the next token
 - `cpu_linear`: faster linear layers for serving on a CPU
 - `generate`: one sequence, the slow obvious way; the oracle of the serving engine
 - `tokenizer`: text to ids and back, for what `tokenizer_json` and `openai_vocabulary` read; it encodes with
   `tiktoken_backend` what `byte_level` can express, else with `library_backend`, and decodes by `token_decoder`
 - `chat`: conversations to ids
-- `directory`: what a checkpoint says of itself; `convert`: public names and ours; `checkpoint`: save and load
+- `directory`: what a checkpoint says of itself; `checkpoint`: save and load, by `public_config` (its keys), `convert`
+  (its tensors), `tensor_files` (how files hold them) and `replace` (all of it in one step)
+- `nanogpt`, `book`, `meta_llama`: other projects' files, each described as a `foreign` model for `import_command`
 
-Free of torch: `config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`, `convert`.
+Free of torch: `config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`, `public_config`,
+`convert`, `replace`, `import_command`.
 """
