@@ -27,7 +27,7 @@ from training.data.classification import (
     split_examples,
     without_duplicates,
 )
-from training.data.prepare import encode_documents, fingerprint
+from training.data.encoding import encode_documents, fingerprint
 from training.data.tokens import TokenWindows
 from training.evaluate import Metrics, label_metrics, predict
 from training.loss import label_loss, next_token_loss

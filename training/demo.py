@@ -32,7 +32,7 @@ from training.config import (
 from training.data import spam, stories, tasks
 from training.data.classification import Example, Split
 from training.data.conversations import conversations
-from training.data.prepare import encode_documents
+from training.data.encoding import encode_documents
 from training.data.tokens import TokenWindows, covering_batches
 from training.demo_results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.device import set_up_torch

@@ -24,11 +24,11 @@ from model.tokenizer import Tokenizer
 from training.config import EvaluateConfig
 from training.data.classification import TextBatches, read_examples
 from training.data.corpus import is_prepared
+from training.data.encoding import fingerprint, text_bytes
 from training.data.errors import DataError
 from training.data.holdout import VALID
 from training.data.ids import Ids
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
-from training.data.preparation import fingerprint, text_bytes
 from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shards, read_manifest
 from training.data.slices import cut_files, find_files
 from training.data.sources import Reader

@@ -19,9 +19,9 @@ from model.tokenizer import Tokenizer
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
 from training.config import InstructConfig
+from training.data.encoding import fingerprint
+from training.data.errors import DataError
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
-from training.data.prepare import fingerprint
-from training.data.tokens import DataError
 from training.evaluate import Metrics, answer, exact_match, loss_metrics
 from training.loss import next_token_loss
 from training.parallel import World

@@ -11,7 +11,7 @@ from model.tokenizer import Tokenizer
 from training.classify import build_classifier, compare, load_split, run
 from training.config import ClassifyConfig
 from training.data.classification import Example, Split
-from training.data.tokens import DataError
+from training.data.errors import DataError
 
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 64}
 

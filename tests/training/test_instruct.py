@@ -12,8 +12,8 @@ from model.directory import CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.config import InstructConfig
+from training.data.errors import DataError
 from training.data.instruction import conversation
-from training.data.tokens import DataError
 from training.evaluate import answer, exact_match
 from training.instruct import instruct, run, split_conversations
 from training.vocabulary import train_bpe

@@ -15,10 +15,11 @@ from training.config import PretrainConfig
 from training.data.batches import Batches, InOrder
 from training.data.config import PrepareConfig
 from training.data.documents import Documents
+from training.data.encoding import fingerprint, text_bytes
 from training.data.errors import DataError
 from training.data.holdout import TRAIN, VALID
 from training.data.mixture import Mixture
-from training.data.preparation import fingerprint, plan_pieces, prepare, text_bytes, train_vocabulary
+from training.data.preparation import plan_pieces, prepare, train_vocabulary
 from training.data.shards import MANIFEST, TokenFile, is_token_folder, open_datatrove, open_shards, read_manifest
 from training.data.tokens import CoveringWindows, TokenWindows, cover
 

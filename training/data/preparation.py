@@ -4,7 +4,6 @@ The texts are cut into pieces that depend on the files alone; each finished piec
 are joined in order at the end. `OUT` appears by one rename, so that a folder with this name is whole.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -14,15 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from model.tokenizer import Tokenizer, load_tokenizer
 from training.data.assembly import assemble
 from training.data.config import PrepareConfig
+from training.data.encoding import fingerprint
 from training.data.errors import DataError
 from training.data.holdout import TRAIN, VALID
-from training.data.ids import Ids
 from training.data.pieces import Piece, finished, read_piece, tokenize_piece
 from training.data.shards import read_manifest, sync_folder, write_durably
 from training.data.slices import SLICE_BYTES, cut_files, find_files
@@ -38,8 +36,6 @@ PLAN = "plan.json"
 
 VERSION = 1
 """Grows when the same plan would give other bytes."""
-
-_CHUNK = 1 << 20
 
 
 def run(config: PrepareConfig) -> None:
@@ -116,11 +112,6 @@ def make_plan(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokeniz
         "tokenizer": fingerprint(tokenizer) if tokenizer else vocabulary,
         **{name: getattr(config, name) for name in how},
     }
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """Return a digest of a tokenizer's vocabulary and rules."""
-    return hashlib.sha256(tokenizer.files()["tokenizer.json"]).hexdigest()
 
 
 def claim(config: PrepareConfig, plan: dict[str, Any]) -> bool:
@@ -246,16 +237,9 @@ def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:
             bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
             bar.update(piece.num_source_bytes)
     if not any(record.num_tokens for record in records.values()):
-        raise DataError(f"--data: {', '.join(map(str, config.data))}: no text in it; is the file empty?")
+        raise DataError(f"--data: {', '.join(map(str, config.data))}: no text; the files are empty")
     if num_skipped := sum(record.num_skipped for record in records.values()):
         logger.warning("left out %s places that could not be read", f"{num_skipped:,}")
-
-
-def text_bytes(ids: Ids, tokenizer: Tokenizer) -> int:
-    """Return how many bytes of text some ids stand for; special tokens stand for none."""
-    sizes = np.array([len(tokenizer.token_bytes(id_)) for id_ in range(tokenizer.vocab_size)])
-    sizes[list(tokenizer.special_ids)] = 0
-    return sum(int(sizes[ids[i : i + _CHUNK]].sum()) for i in range(0, len(ids), _CHUNK))
 
 
 def finish(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer) -> None:

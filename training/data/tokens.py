@@ -1,85 +1,21 @@
-"""Token ids on disk and the windows a model reads them through.
+"""Windows over token ids: a random order of them to train on, and some that cover a text to evaluate on.
 
-A folder of token shards is flat files of uint16 or uint32 ids beside a `manifest.json`; they are memory-mapped, so a
-text may be larger than memory. Text and tokenizers belong to `prepare`.
+Ids are arrays, memory-mapped or not; how they came about is nothing to them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data.batches import InOrder
 from training.data.documents import Documents, number_documents
-from training.data.errors import DataError as DataError
-from training.data.ids import Ids as Ids
+from training.data.errors import DataError
+from training.data.ids import Ids
 from training.data.order import EpochOrder
 from training.loss import IGNORE_INDEX, Batch
-
-MANIFEST = "manifest.json"
-
-
-class Shard(BaseModel):
-    """One file of token ids."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str
-    num_tokens: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What a folder of token shards says of itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dtype: Literal["uint16", "uint32"]
-    vocab_size: int
-    tokenizer_sha256: str
-    num_documents: int
-    num_tokens: int
-    num_bytes: int
-    """Length of the text as UTF-8, to turn a loss into bits per byte."""
-    shards: tuple[Shard, ...]
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """Read what a folder of shards holds.
-
-    Raises:
-        DataError: the manifest is missing or broken.
-    """
-    path = directory / MANIFEST
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; prepare the text again") from None
-    except ValidationError as error:
-        raise DataError(f"{path}: not a manifest of token shards ({error.error_count()} faults)") from None
-
-
-def open_shards(directory: Path) -> list[Ids]:
-    """Memory-map the shards of a folder, without reading them.
-
-    Raises:
-        DataError: a shard is missing or does not have the size the manifest gives.
-    """
-    manifest = read_manifest(directory)
-    dtype = np.dtype(manifest.dtype)
-    shards: list[Ids] = []
-    for shard in manifest.shards:
-        path = directory / shard.file
-        size = path.stat().st_size if path.exists() else 0
-        if size != shard.num_tokens * dtype.itemsize:
-            raise DataError(f"{path}: {size} bytes instead of {shard.num_tokens} {dtype} ids; prepare the text again")
-        shards.append(np.memmap(path, dtype=dtype, mode="r"))
-    return shards
 
 
 class TokenWindows:

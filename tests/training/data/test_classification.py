@@ -14,7 +14,7 @@ from training.data.classification import (
     split_examples,
     without_duplicates,
 )
-from training.data.tokens import DataError
+from training.data.errors import DataError
 
 
 def make_examples(**sizes: int) -> list[Example]:

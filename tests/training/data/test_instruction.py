@@ -6,8 +6,8 @@ import pytest
 
 from model.chat import DEFAULT_TEMPLATE, ChatTemplate
 from model.tokenizer import Tokenizer
+from training.data.errors import DataError
 from training.data.instruction import ConversationBatches, conversation, read_conversations
-from training.data.tokens import DataError
 from training.loss import IGNORE_INDEX
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.data.tokens import DataError, TokenWindows, covering_batches, open_shards, read_manifest
+from training.data.errors import DataError
+from training.data.tokens import TokenWindows, covering_batches
 from training.loss import IGNORE_INDEX
 
 
@@ -56,17 +57,6 @@ def test_covering_windows_predict_every_id_but_the_first_once(num_tokens: int, s
 def test_later_targets_see_at_least_the_overlap() -> None:
     targets = torch.cat([b["targets"] for b in covering_batches(ids(0, 40), block_size=8, batch_size=9, stride=4)])
     assert (targets[1:, :4] == IGNORE_INDEX).all()
-
-
-def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"manifest\.json: no such file"):
-        read_manifest(tmp_path)
-
-
-def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"dtype": "float32"}')
-    with pytest.raises(DataError, match="not a manifest"):
-        open_shards(tmp_path)
 
 
 def test_a_limit_looks_at_windows_spread_over_the_whole_row() -> None:
