@@ -122,8 +122,8 @@ def token_metrics(
 ) -> Metrics:
     """Score every token of a text, end tokens included, each seen with at least half a context before it.
 
-    Each shard stands behind the token that opens a text, or an end token: its first token is predicted too. Bits per byte count the UTF-8
-    bytes of the text (`num_bytes`), so models with different vocabularies compare.
+    Each shard stands behind the token that opens a text, or an end token: its first token is predicted too. Bits per
+    byte count the UTF-8 bytes of the text (`num_bytes`), so models with different vocabularies compare.
     """
     block_size = model.config.block_size
     *_, before = (tokenizer.eos_id, *tokenizer.bos_ids)

@@ -14,9 +14,16 @@ SMOOTHING = 0.95
 """Weight of the past in the loss and the speed shown; single steps are too noisy to read."""
 
 
+class AboveTheBar(logging.Handler):
+    """Writes messages above whatever bar is being drawn, instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def show_messages() -> None:
     """Let what the recipes report appear on standard error."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[AboveTheBar()])
     logging.getLogger("training").setLevel(logging.INFO)
 
 
@@ -72,11 +79,6 @@ class Progress:
     def tokens_per_s(self) -> float:
         """Speed of the recent steps: later ones weigh more."""
         return self._num_tokens / max(self._seconds, 1e-9)
-
-    def say(self, text: str) -> None:
-        """Write lines above the bar."""
-        if not self._bar.disable:
-            tqdm.write(text, file=sys.stderr)
 
     def _describe(self) -> str:
         parts = [f"loss {self._loss:.3f}"]

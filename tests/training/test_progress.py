@@ -1,8 +1,10 @@
+import logging
+
 import pytest
 import torch
 
 from training.hardware import Meter
-from training.progress import Progress
+from training.progress import AboveTheBar, Progress
 
 
 def test_the_line_shows_loss_validation_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +40,6 @@ def test_the_speed_is_that_of_the_recent_steps() -> None:
 def test_only_one_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("boats", steps=4, is_shown=False) as progress:
         progress.advance(loss=3.0, num_tokens=500, seconds=0.25)
-        progress.say("ahoy")
     assert capsys.readouterr().err == ""
 
 
@@ -46,3 +47,10 @@ def test_a_resumed_run_starts_where_it_was(capsys: pytest.CaptureFixture[str]) -
     with Progress("boats", steps=4, done=3) as progress:
         progress.advance(loss=1.0, num_tokens=1, seconds=1.0)
     assert "100%" in capsys.readouterr().err
+
+
+def test_messages_do_not_tear_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("boats", steps=4) as progress:
+        progress.advance(loss=3.0, num_tokens=500, seconds=0.25)
+        AboveTheBar().handle(logging.makeLogRecord({"msg": "ahoy"}))
+    assert "\nahoy\n" in capsys.readouterr().err.replace("\r", "\n").replace("\x1b[A", "\n")
