@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from model.tokenizer import Tokenizer, load_tokenizer
@@ -20,7 +21,7 @@ from training.data.assembly import assemble
 from training.data.config import PrepareConfig
 from training.data.encoding import fingerprint
 from training.data.errors import DataError
-from training.data.holdout import TRAIN, VALID
+from training.data.holdout import TRAIN, VALID, bytes_by_bin, choose_bins, is_held_out
 from training.data.pieces import Piece, finished, read_piece, tokenize_piece
 from training.data.shards import read_manifest, sync_folder, write_durably
 from training.data.slices import SLICE_BYTES, cut_files, find_files
@@ -193,20 +194,33 @@ def save_tokenizer(tokenizer: Tokenizer, place: Path) -> None:
 
 
 def sample(pieces: Sequence[Piece], num_bytes: int) -> Iterator[str]:
-    """Yield documents of pieces spread evenly over the texts, about `num_bytes` in all, but few that are held out.
-
-    Which documents will be held out is not known before all are read: those of twice the share are left out here.
-    """
+    """Yield training documents of pieces spread evenly over the texts, about `num_bytes` in all."""
     wanted = min(len(pieces), max(1, num_bytes // SLICE_BYTES))
-    for i in range(wanted):
-        piece = pieces[i * len(pieces) // wanted]
+    chosen = [pieces[i * len(pieces) // wanted] for i in range(wanted)]
+    for piece in chosen:
         room = num_bytes // wanted
-        for digest, text in read_piece(piece, Reader(piece.text_column, skip_errors=True)):
-            if digest >= 2**64 * min(0.5, 2 * piece.valid_fraction):
-                yield text[:room]
-                room -= len(text)
+        for text in training_documents(piece):
+            yield text[:room]
+            room -= len(text)
             if room <= 0:
                 break
+
+
+def training_documents(piece: Piece) -> Iterator[str]:
+    """Yield the documents of a piece that will not be held out, as far as it alone can tell.
+
+    Which of many documents will be held out is not known before all are read: those of twice the share are left out,
+    so that a vocabulary learns from next to none that it is judged on.
+    """
+    documents = read_piece(piece, Reader(piece.text_column, skip_errors=True))
+    if not piece.is_alone:
+        yield from (text for digest, text in documents if digest >= 2**64 * min(0.5, 2 * piece.valid_fraction))
+        return
+    found = list(documents)
+    digests = np.array([digest for digest, _ in found], np.uint64)
+    sizes = np.array([len(text.encode()) for _, text in found], np.uint64)
+    held_out = is_held_out(digests, choose_bins(bytes_by_bin(digests, sizes), piece.valid_fraction))
+    yield from (text for (_, text), out in zip(found, held_out, strict=True) if not out)
 
 
 def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:

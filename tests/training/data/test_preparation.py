@@ -20,7 +20,7 @@ from training.config import PretrainConfig
 from training.data.config import PrepareConfig
 from training.data.corpus import load_corpus
 from training.data.errors import DataError
-from training.data.preparation import prepare
+from training.data.preparation import plan_pieces, prepare, sample
 from training.data.shards import open_shards, read_manifest
 
 STORIES = [f"Story {i}: the fox jumps over dog number {i * 7919}.\n" * (1 + i % 5) for i in range(300)]
@@ -212,6 +212,19 @@ def test_a_vocabulary_is_trained_on_a_bounded_sample(texts: Path, tmp_path: Path
         prepare(settings)
         made.append(Tokenizer.from_directory(out).vocab_size)
     assert 262 < made[0] < made[1] <= 400
+
+
+@pytest.mark.parametrize("separator", ["", "<|endoftext|>"])
+def test_a_vocabulary_does_not_learn_from_what_is_held_out(tmp_path: Path, separator: str) -> None:
+    """The sample and the training side of the result are the same text."""
+    text = tmp_path / "stories.txt"
+    text.write_text(separator.join(STORIES))
+    settings = config(text, tmp_path, tmp_path / "out", tokenizer=None, vocab_size=300, valid_fraction=0.3)
+    seen = "".join(sample(plan_pieces(settings, tmp_path), 10_000_000))
+    prepare(settings)
+    (tokens,) = open_shards(tmp_path / "out" / "train")
+    tokenizer = Tokenizer.from_directory(tmp_path / "out")
+    assert tokenizer.decode(tokens.ids.tolist(), skip_special=True) == seen
 
 
 def test_what_was_prepared_is_trained_on_as_it_is(texts: Path, vocabulary: Path, tmp_path: Path) -> None:
