@@ -70,7 +70,8 @@ def save_checkpoint(
     _check_fit(path, model, tokenizer, labels, num_labels)
     dtype = dtype or next(model.parameters()).dtype
     eos = list(eos_token_ids if eos_token_ids is not None else [tokenizer.eos_id])
-    special = {"bos_token_id": tokenizer.eos_id, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
+    bos = tokenizer.bos_ids[0] if tokenizer.bos_ids else tokenizer.eos_id
+    special = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
     public = {
         "architectures": [architecture(model.config, is_classifier=num_labels is not None)],
         **config_to_public(model.config),

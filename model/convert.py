@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from model.config import GPTConfig
 
+BODIES = {
+    "gpt2": ("transformer.", ("wte.", "wpe.", "h.", "ln_f.")),
+    "llama": ("model.", ("embed_tokens.", "layers.", "norm.")),
+}
+"""Family -> the public prefix of its body, and what follows it."""
+
 
 @dataclass(frozen=True, slots=True)
 class PublicTensor:
@@ -102,6 +108,6 @@ def is_ignored(public_name: str) -> bool:
 
 
 def canonical_name(public_name: str, config: GPTConfig) -> str:
-    """Add the `transformer.` prefix that some GPT-2 files leave out."""
-    bare = config.family == "gpt2" and public_name.startswith(("wte.", "wpe.", "h.", "ln_f."))
-    return f"transformer.{public_name}" if bare else public_name
+    """Add the `transformer.` or `model.` that files written from the bare body of a model leave out."""
+    prefix, parts = BODIES[config.family]
+    return prefix + public_name if public_name.startswith(parts) else public_name

@@ -1,8 +1,7 @@
 """Text to token ids and back, for any `tokenizer.json`; and decoding that streams.
 
-Byte-level BPE runs in `model.tiktoken_backend`, everything else in `model.library_backend`, with the same ids as the
-library either way. What a model wants before a text is in `bos_ids`, and never added unasked. Conversations are
-`model.chat`'s; the file format is `model.tokenizer_json`'s.
+Which library runs a vocabulary is a matter of `model.vocabularies`: the ids are the same. What a model wants before a
+text is in `bos_ids`, and never added unasked. Conversations are `model.chat`'s.
 """
 
 import codecs
@@ -11,12 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model.byte_level import read_byte_level
-from model.library_backend import LibraryBackend
-from model.openai_vocabulary import END_OF_TEXT, TIKTOKEN_NAMES, tiktoken_json
-from model.tiktoken_backend import TiktokenBackend
-from model.token_decoder import TokenDecoder, read_decoder
-from model.tokenizer_json import NotByteLevel, TokenizerError, TokenizerFile, malformed, read_tokenizer_json
+from model.vocabularies.byte_level import read_byte_level
+from model.vocabularies.decoder import TokenDecoder, read_decoder
+from model.vocabularies.library_backend import LibraryBackend
+from model.vocabularies.openai import END_OF_TEXT, TIKTOKEN_NAMES, tiktoken_json
+from model.vocabularies.tiktoken_backend import TiktokenBackend
+from model.vocabularies.tokenizer_json import (
+    NotByteLevel,
+    TokenizerError,
+    TokenizerFile,
+    malformed,
+    read_tokenizer_json,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as TrainableTokenizer
 
 from model.chat import END_OF_TEXT, PAD, SPECIAL_TOKENS
-from model.openai_vocabulary import CL100K_PATTERN
 from model.tokenizer import Tokenizer
+from model.vocabularies.openai import CL100K_PATTERN
 
 Split = Literal["gpt2", "llama3", "single-digits"]
 """How text is cut into pieces that no token crosses.

@@ -16,7 +16,7 @@ from model.config import PRESETS
 from model.directory import Checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from model.tokenizer_json import byte_alphabet
+from model.vocabularies.tokenizer_json import byte_alphabet
 
 END = "<|endoftext|>"
 

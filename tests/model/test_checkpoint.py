@@ -136,6 +136,16 @@ def test_sharded_weights_without_prefix_and_with_mask_buffers_load(tiny_checkpoi
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), original.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen3-tied"])
+def test_files_of_the_bare_body_load(tmp_path: Path, name: str) -> None:
+    config = {**THEIRS, "qwen3-tied": Qwen3Config(**SIZES, **LAYERS, head_dim=12, tie_word_embeddings=True)}[name]
+    theirs = AutoModelForCausalLM.from_config(config)
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.base_model.save_pretrained(tmp_path / "body")
+    whole, body = load_gpt(tmp_path / "whole"), load_gpt(tmp_path / "body")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), body.parameters(), strict=True))
+
+
 def test_description_tells_kind_labels_and_end_tokens(tiny_checkpoints: Path, tokenizer: Tokenizer) -> None:
     kinds = {name: read_checkpoint(tiny_checkpoints / name).kind for name in ("tiny-base", "tiny-chat", "tiny-spam")}
     assert kinds == {"tiny-base": "base", "tiny-chat": "chat", "tiny-spam": "classifier"}

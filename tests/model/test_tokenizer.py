@@ -16,10 +16,10 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as Oracle
 from transformers import AutoTokenizer
 
-from model.byte_level import read_byte_level
-from model.tiktoken_backend import MAX_SPACE_RUN
 from model.tokenizer import StreamDecoder, Tokenizer
-from model.tokenizer_json import NotByteLevel, TokenizerError, byte_alphabet, read_tokenizer_json
+from model.vocabularies.byte_level import read_byte_level
+from model.vocabularies.tiktoken_backend import MAX_SPACE_RUN
+from model.vocabularies.tokenizer_json import NotByteLevel, TokenizerError, byte_alphabet, read_tokenizer_json
 from tests.fuzz import SPECIAL, assert_same_ids, fuzzed_strings, write
 from tests.vocabularies import CORPUS, LLAMA3_PATTERN, byte_level, split, trained
 

@@ -12,9 +12,9 @@ from typing import get_args
 
 import pytest
 
-from model.byte_level import read_byte_level
 from model.chat import SPECIAL_TOKENS
-from model.tokenizer_json import read_tokenizer_json
+from model.vocabularies.byte_level import read_byte_level
+from model.vocabularies.tokenizer_json import read_tokenizer_json
 from tests.fuzz import assert_same_ids, fuzzed_strings
 from training import vocabulary
 from training.vocabulary import Split, train_bpe

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.tokenizer_json import NotByteLevel, TokenizerError, TokenizerFile, byte_alphabet
+from model.vocabularies.tokenizer_json import NotByteLevel, TokenizerError, TokenizerFile, byte_alphabet
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """How GPT-2 cuts text into pieces that no token crosses (openai/gpt-2, src/encoder.py)."""

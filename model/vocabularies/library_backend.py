@@ -1,6 +1,6 @@
 """Run any other vocabulary, such as SentencePiece's, with the `tokenizers` library that defines the format.
 
-The library is loaded only when a vocabulary needs it. It knows no decoding; that is `model.token_decoder`'s.
+The library is loaded only when a vocabulary needs it. It knows no decoding; that is `decoder`'s.
 """
 
 import json
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from model.tokenizer_json import TokenizerError, TokenizerFile, malformed
+from model.vocabularies.tokenizer_json import TokenizerError, TokenizerFile, malformed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,8 +19,8 @@ from typing import Any
 
 import tiktoken
 
-from model.byte_level import GPT2_PATTERN
-from model.tokenizer_json import TokenizerError, byte_alphabet
+from model.vocabularies.byte_level import GPT2_PATTERN
+from model.vocabularies.tokenizer_json import TokenizerError, byte_alphabet
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import tiktoken
 
-from model.byte_level import ByteLevelSpec
+from model.vocabularies.byte_level import ByteLevelSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,9 @@ import tiktoken
 from tokenizers import Tokenizer as Oracle
 from transformers import AutoTokenizer
 
-from model.openai_vocabulary import TIKTOKEN_NAMES, tiktoken_json
 from model.tokenizer import Tokenizer, load_tokenizer
-from model.tokenizer_json import TokenizerError
+from model.vocabularies.openai import TIKTOKEN_NAMES, tiktoken_json
+from model.vocabularies.tokenizer_json import TokenizerError
 from tests.fuzz import assert_same_ids, fuzzed_strings, write
 
 R50K = "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4"

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from model.chat import ChatTemplate
 from model.tokenizer import StreamDecoder, Tokenizer
-from model.tokenizer_json import TokenizerError
+from model.vocabularies.tokenizer_json import TokenizerError
 from tests.fuzz import fuzzed_strings, write
 from tests.vocabularies import LLAMA2_CONFIG as CONFIG
 from tests.vocabularies import LLAMA2_TEMPLATE as TEMPLATE

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.tokenizer_json import TokenizerError, TokenizerFile, byte_alphabet
+from model.vocabularies.tokenizer_json import TokenizerError, TokenizerFile, byte_alphabet
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What every `tokenizer.json` says alike: its vocabulary, its added tokens, and what it puts before a text.
 
-How text is cut and merged is read by `model.byte_level` or left to the `tokenizers` library; how ids become text again
-is read by `model.token_decoder`.
+How text is cut and merged is read by `byte_level` or left to the `tokenizers` library; how ids become text again is
+read by `decoder`.
 """
 
 import json
