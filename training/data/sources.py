@@ -210,7 +210,9 @@ def _fault(text: Any) -> str | None:
     """Say what is wrong with a value that should be a text."""
     if not isinstance(text, str):
         return "has no text"
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return "has half a character (a lone surrogate)"
     return None
 
