@@ -27,6 +27,7 @@ from model.classifier import GPTClassifier
 from model.directory import CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import KINDS, make_config, make_gpt
+from tests.vocabularies import LLAMA2_CONFIG, llama2
 
 IDX = torch.arange(60).reshape(2, 30)
 
@@ -144,6 +145,15 @@ def test_files_of_the_bare_body_load(tmp_path: Path, name: str) -> None:
     theirs.base_model.save_pretrained(tmp_path / "body")
     whole, body = load_gpt(tmp_path / "whole"), load_gpt(tmp_path / "body")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), body.parameters(), strict=True))
+
+
+def test_the_token_that_opens_a_text_is_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for name, each in (("plain", tokenizer), ("llama2", Tokenizer(llama2(), LLAMA2_CONFIG))):
+        model = make_gpt(make_config("llama", vocab_size=each.vocab_size))
+        save_checkpoint(tmp_path / name, model, each, model_card="")
+        for file in ("config.json", "generation_config.json"):
+            named = json.loads((tmp_path / name / file).read_text())["bos_token_id"]
+            assert named == (each.bos_ids[0] if name == "llama2" else each.eos_id)
 
 
 def test_description_tells_kind_labels_and_end_tokens(tiny_checkpoints: Path, tokenizer: Tokenizer) -> None:
