@@ -37,7 +37,8 @@ class DocumentMask:
             (B, H, T, D).
         """
         grouped = k.shape[1] != q.shape[1]
-        if self.ends is not None and not dropout and q.dtype in (torch.float16, torch.bfloat16):
+        fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0  # what the kernel computes
+        if self.ends is not None and fits and not dropout:
             return self._attend_apart(q, k, v, self.ends, grouped)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=self.mask, is_causal=self.is_causal, dropout_p=dropout, enable_gqa=grouped

@@ -84,3 +84,24 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
 def test_documents_end_at_their_last_token_and_at_the_end_of_their_row() -> None:
     _, documents = pack([[2, 3], [5], [4, 1]])
     assert document_ends(documents).tolist() == [0, 2, 5, 10, 14, 15]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_packed_documents_give_the_states_and_gradients_of_the_mask_on_a_cpu(kind: str) -> None:
+    model = make_gpt(make_config(kind))
+    idx = torch.randint(384, (3, 32))
+    positions, documents = pack(LENGTHS)
+    expected = model(idx, positions, DocumentMask(documents))
+    expected.square().mean().backward()
+    expected_grad = model.wte.weight.grad.clone()
+    model.zero_grad()
+    model.cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        packed = model(idx.cuda(), positions.cuda(), DocumentMask(documents.cuda()))
+        alone_too = alone(model, idx.cuda(), LENGTHS)
+    packed.float().square().mean().backward()
+    scale = expected.abs().max()
+    assert (packed.cpu() - expected).abs().max() < 0.05 * scale
+    assert (packed - alone_too).abs().max() < 0.05 * scale
+    assert (model.wte.weight.grad.cpu() - expected_grad).abs().max() < 0.1 * expected_grad.abs().max()
