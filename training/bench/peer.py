@@ -32,15 +32,21 @@ def load_peer(folder: Path) -> ModuleType:
         raise ValueError(NOT_A_PEER.format(folder))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
+    with quiet():
+        spec.loader.exec_module(module)
     return module
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Keep what the peer announces from between the tables."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 class Peer:
     """nanoGPT's model and optimizer, and a step in the order in which its script takes one."""
 
     def __init__(self, module: ModuleType, shape: Mapping[str, Any], *, device: torch.device) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
+        with quiet():
             self.model: nn.Module = module.GPT(module.GPTConfig(**shape)).to(device)
             self.optimizer = self.model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type)
         self._forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self.model

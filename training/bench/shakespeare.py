@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.gpt import GPT
-from training.bench.peer import load_peer, run_script
+from training.bench.peer import load_peer, quiet, run_script
 from training.config import ModelShape, OptimConfig, PretrainConfig
 from training.data.tokens import TokenWindows
 from training.loss import next_token_loss
@@ -89,7 +89,8 @@ def run_peer(folder: Path, text: str, *, steps: int) -> Outcome:
     module, outcome = load_peer(folder), Outcome()
     with tempfile.TemporaryDirectory() as work, timed(outcome):
         checkpoint = run_script(folder, text, PEER_FLAGS.format(steps=steps).split(), Path(work))
-    model = module.GPT(module.GPTConfig(**checkpoint["model_args"]))
+    with quiet():
+        model = module.GPT(module.GPTConfig(**checkpoint["model_args"]))
     model.load_state_dict(checkpoint["model"])
     model.eval()
     numbers = {character: number for number, character in enumerate(sorted(set(text)))}  # as its script numbers them
