@@ -120,6 +120,7 @@ def log_of(out: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 60 * KILLS)
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(texts: list[Path], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     folder, rng = tmp_path / "killed.run", random.Random(0)
