@@ -38,6 +38,8 @@ class ModelShape(BaseModel):
     """Share the weights of the embedding and of the output layer."""
     vocab_multiple: PositiveInt = 1
     """Round the vocabulary up to a multiple of this; GPUs like 64."""
+    embedding_std: float = Field(0.02, gt=0)
+    """Spread of the initial embeddings; 1, PyTorch's and the book's, learns a short text by heart in few steps."""
 
     def build(self, vocab_size: int, preset: GPTConfig | None = None) -> GPTConfig:
         """Return the model config of this shape for a vocabulary.
@@ -50,7 +52,7 @@ class ModelShape(BaseModel):
             ValueError: the sizes do not fit together.
         """
         padded = -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
-        own = self.model_dump(exclude={"vocab_multiple"}, exclude_unset=preset is not None)
+        own = self.model_dump(exclude={"vocab_multiple", "embedding_std"}, exclude_unset=preset is not None)
         return GPTConfig.model_validate({**(preset.model_dump() if preset else {}), **own, "vocab_size": padded})
 
 

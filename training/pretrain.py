@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+import torch
+
 from model.checkpoint import load_gpt, save_checkpoint
 from model.config import PRESETS
 from model.directory import CheckpointError, read_checkpoint
@@ -30,6 +32,9 @@ from training.state import TrainerState
 from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)
+
+INITIAL_STD = 0.02
+"""Standard deviation of the weights of a fresh model."""
 
 
 class Cutting(TypedDict):
@@ -111,7 +116,17 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer) -> GPT:
         model.load_state_dict(base.state_dict())
         return model
     preset = PRESETS[config.preset] if config.preset is not None else None
-    return GPT(config.model.build(tokenizer.vocab_size, preset))
+    model = GPT(config.model.build(tokenizer.vocab_size, preset))
+    spread_embeddings(model, config.model.embedding_std)
+    return model
+
+
+@torch.no_grad()
+def spread_embeddings(model: GPT, std: float) -> None:
+    """Scale fresh embeddings of tokens and of positions, if there are any, to a standard deviation."""
+    for table in (model.wte, model.wpe):
+        if table is not None:
+            table.weight.mul_(std / INITIAL_STD)
 
 
 def open_batches(config: PretrainConfig, corpus: Corpus, block_size: int) -> tuple[Batches, Sequence[Batch]]:

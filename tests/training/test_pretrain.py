@@ -117,6 +117,16 @@ def test_a_preset_gives_what_is_not_set(text: Path, tokenizer: Tokenizer) -> Non
     assert PretrainConfig.model_validate(tomllib.loads(config.to_toml())).to_toml() == config.to_toml()
 
 
+def test_embeddings_are_as_loud_as_they_are_told_to_be(text: Path, tokenizer: Tokenizer) -> None:
+    for std in (0.02, 1.0):
+        shape = {"family": "gpt2", "n_embd": 256, "n_layer": 1, "tie_embeddings": False, "embedding_std": std}
+        model = build_model(make_config(text, model=shape), tokenizer)
+        assert model.wpe is not None
+        for table in (model.wte, model.wpe):
+            assert float(table.weight.detach().std()) == pytest.approx(std, rel=0.05)
+        assert float(model.lm_head.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_a_larger_vocabulary_than_the_tokenizers_is_saved_and_loaded(text: Path) -> None:
     config = make_config(text, model={**TINY, "vocab_multiple": 128}, steps=2)
     run(config)
