@@ -36,6 +36,8 @@ class ModelShape(BaseModel):
     """Share of activations zeroed while training."""
     tie_embeddings: bool = True
     """Share the weights of the embedding and of the output layer."""
+    qk_norm: bool = False
+    """Normalize queries and keys in each head, as Qwen3 does: steadier at high learning rates."""
     vocab_multiple: PositiveInt = 1
     """Round the vocabulary up to a multiple of this; GPUs like 64."""
     embedding_std: float = Field(0.02, gt=0)
@@ -84,6 +86,12 @@ class OptimConfig(BaseModel):
     final_lr: float = Field(0.05, ge=0, le=1)
     """Rate of the last step as a share of the peak."""
 
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError("--optim.warmup and --optim.decay: more than the whole run; lower one of them")
+        return self
+
 
 class RunConfig(BaseSettings):
     """What every training run needs, whatever it trains."""
@@ -115,7 +123,8 @@ class RunConfig(BaseSettings):
     patience: PositiveInt | None = None
     """Stop early after so many looks at the validation data without a lower loss; left out: never."""
     resume: bool = False
-    """Go on from the last snapshot of an interrupted run to the same place; start afresh where there is none."""
+    """Go on from the last snapshot of an interrupted run to the same place; start afresh where there is none. Its
+    settings must be the same, apart from how and where it computes (devices, processes, threads, snapshots)."""
     save_interval: PositiveInt | None = None
     """Steps between two snapshots, from which an interrupted run resumes bit for bit; left out: `eval_interval`."""
     keep_last: PositiveInt = 2
@@ -166,7 +175,7 @@ class PretrainConfig(RunConfig):
     vocab_size: int = Field(1024, ge=262)
     """Size of the vocabulary to train: 256 bytes, the special tokens, and merges."""
     valid_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the text, at its end, that is held out."""
+    """Share held out: the last characters of a single document, else whole documents chosen by their content."""
     stride: PositiveInt | None = None
     """Tokens between the starts of neighbouring windows; left out: an eighth of the context."""
     document_mask: bool = False

@@ -58,6 +58,7 @@ def test_importing_the_configs_does_not_import_torch() -> None:
     ("changes", "message"),
     [
         ({"weights": [1, 2, 3]}, "--weights: 3 shares for 1 times --data"),
+        ({"optim": {"schedule": "wsd", "warmup": 0.5, "decay": 0.6}}, "--optim.warmup and --optim.decay: more than"),
         ({"preset": "gpt5"}, "one of gpt2-small"),
         ({"base": "b", "model": {"n_layer": 2}}, "--model.n-layer: --base brings its own"),
         ({"base": "b", "preset": "gpt2-small"}, "--preset: --base brings its own"),
