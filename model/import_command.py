@@ -1,6 +1,6 @@
 """`groundup import`: a model in another project's file, or one that lacks a tokenizer, becomes a checkpoint directory.
 
-It recognises what it is given by what it holds; the formats themselves are `model.nanogpt`, `.book` and `.meta_llama`.
+It recognises what it is given by what it holds; the formats themselves are those of `model.foreign`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from model.directory import CHAT_TEMPLATE_FILE, CONFIG_FILE, CheckpointError, re
 from model.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
-    from model.foreign import ForeignModel
+    from model.foreign.foreign_model import ForeignModel
     from model.gpt import GPT
 
 FILES = ("ckpt.pt", "consolidated.00.pth")
@@ -98,9 +98,9 @@ def open_source(config: ImportConfig) -> "ForeignModel":
     Raises:
         CheckpointError: it is damaged, unsafe or of no known format, or a setting is needed.
     """
-    from model.book import is_book, open_book
-    from model.meta_llama import is_meta_llama, open_meta_llama
-    from model.nanogpt import is_nanogpt, open_nanogpt
+    from model.foreign.book import is_book, open_book
+    from model.foreign.meta_llama import is_meta_llama, open_meta_llama
+    from model.foreign.nanogpt import is_nanogpt, open_nanogpt
     from model.tensor_files import mapped_pickle
 
     file = next((config.source / name for name in FILES if (config.source / name).exists()), config.source)

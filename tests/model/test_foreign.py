@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.directory import CheckpointError
-from model.foreign import ForeignModel
+from model.foreign.foreign_model import ForeignModel
 from model.import_command import ImportConfig, open_source
 from tests.foreign_files import IDX, write_book, write_meta, write_nanogpt
 

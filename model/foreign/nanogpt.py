@@ -7,7 +7,7 @@ from typing import Any
 
 from model.convert import public_tensors
 from model.directory import CheckpointError
-from model.foreign import ForeignModel, make_config
+from model.foreign.foreign_model import ForeignModel, make_config
 
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 

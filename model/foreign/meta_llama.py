@@ -10,7 +10,7 @@ from torch import Tensor
 from model.config import GPTConfig
 from model.convert import PublicTensor
 from model.directory import CheckpointError, read_json
-from model.foreign import ForeignModel, count_layers, make_config, sizes_of
+from model.foreign.foreign_model import ForeignModel, count_layers, make_config, sizes_of
 
 PARAMS_FILE = "params.json"
 

@@ -1,6 +1,6 @@
 """A model in another project's file: a config and a table of its tensors, as public checkpoints have them.
 
-It fills a model by them and knows no project's format: `model.nanogpt`, `model.book` and `model.meta_llama` do.
+It fills a model by them and knows no project's format: its neighbours do.
 """
 
 import re

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.config import GPTConfig
 from model.convert import PublicTensor
 from model.directory import CheckpointError
-from model.foreign import ForeignModel, count_layers, make_config, sizes_of
+from model.foreign.foreign_model import ForeignModel, count_layers, make_config, sizes_of
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1600: 25}
 """Width of each size of GPT-2 -> attention heads."""
