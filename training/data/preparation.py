@@ -4,11 +4,14 @@ The texts are cut into pieces that depend on the files alone; each finished piec
 are joined in order at the end. `OUT` appears by one rename, so that a folder with this name is whole.
 """
 
+import fcntl
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from training.data.pieces import Piece, finished, read_piece, tokenize_piece
 from training.data.shards import read_manifest, sync_folder, write_durably
 from training.data.slices import SLICE_BYTES, cut_files, find_files
 from training.data.sources import Reader
-from training.data.workers import run_jobs
+from training.data.workers import WorkerLostError, run_jobs
 from training.progress import show_messages
 from training.vocabulary import train_bpe
 
@@ -66,12 +69,14 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer | None = None) -> None:
     work = working_folder(config.out)
     pieces = plan_pieces(config, work)
     plan = make_plan(config, pieces, tokenizer)
-    if not claim(config, plan):
-        return
     try:
-        tokenizer = keep_tokenizer(config, pieces, tokenizer)
-        tokenize(config, pieces)
-        finish(config, pieces, tokenizer)
+        with hold(work):
+            if claim(config, plan):
+                tokenizer = keep_tokenizer(config, pieces, tokenizer)
+                tokenize(config, pieces)
+                finish(config, pieces, tokenizer)
+    except WorkerLostError as error:
+        raise DataError(f"--num-workers: {error}; what is finished is kept: --resume goes on from there") from error
     except OSError as error:
         what = f"{error.filename or work}: {error.strerror or error}"
         raise DataError(f"--out: {what}; what is finished is kept: --resume goes on from there") from error
@@ -79,6 +84,7 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer | None = None) -> None:
 
 def working_folder(out: Path) -> Path:
     """Return where work in progress lies."""
+    out = out.absolute()  # `.` has no name
     return out.with_name(f"{out.name}.part")
 
 
@@ -104,7 +110,7 @@ def plan_pieces(config: PrepareConfig, work: Path) -> list[Piece]:
 
 def make_plan(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Return what decides the result: the texts, the tokenizer and the settings, but not who does the work."""
-    files = sorted({Path(part.path) for piece in pieces for part in piece.slices})
+    files = dict.fromkeys(Path(part.path) for piece in pieces for part in piece.slices)  # the order decides, too
     how = ("valid_fraction", "text_column", "on_error", "shard_tokens")
     vocabulary = {"vocab_size": config.vocab_size, "sample_bytes": config.sample_bytes}
     return {
@@ -122,28 +128,65 @@ def claim(config: PrepareConfig, plan: dict[str, Any]) -> bool:
         DataError: something else is in the way.
     """
     work = working_folder(config.out)
-    try:
-        if config.overwrite:
-            remove_earlier(config.out, work)
-        for place in (config.out, work):
-            if place.exists():
-                check_earlier(place, plan, resume=config.resume)
-        if config.out.exists():
-            logger.info("%s is whole already", config.out)
-            return False
-        (work / "pieces").mkdir(parents=True, exist_ok=True)
-        write_durably(work / PLAN, (json.dumps(plan, indent=2) + "\n").encode())
-    except OSError as error:
-        raise DataError(f"--out: {error.filename or work}: {error.strerror or error}") from None
+    for file, *_ in plan["files"]:
+        if Path(file).is_relative_to(config.out.resolve()):
+            raise DataError(f"--out: {config.out} holds {file}, which is to be read; choose another place")
+    if config.overwrite:
+        remove_earlier(config.out, work)
+    if is_taken(config.out):
+        check_earlier(config.out, plan, resume=config.resume)
+        logger.info("%s is whole already", config.out)
+        shutil.rmtree(work)  # all that a run ended in its last moment may have left
+        return False
+    if is_taken(work):
+        check_earlier(work, plan, resume=config.resume)
+    write_durably(work / PLAN, (json.dumps(plan, indent=2) + "\n").encode())
+    (work / "pieces").mkdir(exist_ok=True)
+    for rest in (work / "pieces").glob("*.part"):
+        rest.unlink()  # of a run that was killed
     return True
 
 
+@contextmanager
+def hold(work: Path) -> Iterator[None]:
+    """Keep other runs from a working folder, which is made if it is not there and removed if it stays empty.
+
+    Raises:
+        DataError: another run has it, or it cannot be made.
+    """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        handle = os.open(work, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"--out: {error.filename}: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(f"--out: another run is writing to {work}; wait for it, or choose another place") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            work.rmdir()
+        os.close(handle)
+
+
+def is_taken(place: Path) -> bool:
+    """Say whether a place holds more than a run leaves that is killed before it has written its plan."""
+    if not place.is_dir():
+        return place.exists()
+    return any(not (path.name.startswith(f"{PLAN}.") and path.suffix == ".part") for path in place.iterdir())
+
+
 def remove_earlier(out: Path, work: Path) -> None:
-    """Remove what an earlier run has written, and nothing else."""
+    """Remove what an earlier run has written, and nothing else; the working folder stays, empty."""
     for place in (out, work):
-        if place.exists() and not (place / PLAN).exists() and (not place.is_dir() or any(place.iterdir())):
+        if is_taken(place) and not (place / PLAN).exists():
             raise DataError(f"--out: {place} exists and holds something else; choose another place")
-        shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(out, ignore_errors=True)
+    for path in sorted(work.iterdir(), key=lambda path: path.name == PLAN):  # the plan, by which it is known, goes last
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def check_earlier(place: Path, plan: dict[str, Any], *, resume: bool) -> None:
@@ -279,4 +322,4 @@ def finish(config: PrepareConfig, pieces: Sequence[Piece], tokenizer: Tokenizer)
     for folder in (*(result / side for side in (TRAIN, VALID)), result):
         sync_folder(folder)
     result.rename(config.out)
-    shutil.rmtree(work)
+    shutil.rmtree(work)  # `claim` does it if this is as far as a run gets

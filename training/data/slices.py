@@ -26,12 +26,16 @@ SLICE_BYTES = 8 << 20
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that some files, folders and globs stand for, in order of name within each.
+    """Return the files that some files, folders and globs stand for, in order of name within each; each file once.
 
     Raises:
         DataError: something is not there, or a folder holds nothing that can be read.
     """
-    return [file for path in paths for file in _expand(path)]
+    found = [file for path in paths for file in _expand(path)]
+    firsts: dict[Path, Path] = {}
+    for file in found:
+        firsts.setdefault(file.resolve(), file)
+    return list(firsts.values())
 
 
 def _expand(path: Path) -> list[Path]:
@@ -100,11 +104,14 @@ def _later_slices(path: Path, kind: str, size: int, num_bytes: int) -> Iterator[
     last = 0
     with path.open("rb") as file:
         for goal in range(size, num_bytes, size):
-            file.seek(max(goal, last))
+            if goal < last:
+                continue  # inside a line longer than a slice
+            file.seek(goal)
             border, is_inside = _next_line(file) if kind == "jsonl" else _next_document(file, size)
-            if last < border < num_bytes:
-                yield Slice(str(path), kind, border, is_inside=is_inside)
-                last = border
+            if border >= num_bytes:
+                return
+            yield Slice(str(path), kind, border, is_inside=is_inside)
+            last = border
 
 
 def _next_line(file: BinaryIO) -> tuple[int, bool]:

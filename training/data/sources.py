@@ -139,10 +139,10 @@ class _Cutter:
 
     def _line_end(self) -> int:
         found = self._buffer.find(b"\n", PART_OF_LONG, 2 * PART_OF_LONG - len(_END)) + 1
-        cut = found or PART_OF_LONG
-        while not found and self._buffer[cut] & 0xC0 == 0x80:  # not inside a character
-            cut -= 1
-        return cut
+        if found:
+            return found
+        cuts = range(PART_OF_LONG, PART_OF_LONG - 4, -1)
+        return next((cut for cut in cuts if self._buffer[cut] & 0xC0 != 0x80), PART_OF_LONG)  # not inside a character
 
     def _take(self, size: int, reader: Reader, part: Slice, *, before_mark: bool = False) -> Iterator[str]:
         content = bytes(self._buffer[:size])

@@ -63,9 +63,7 @@ def _receive(connection: Connection, process: SpawnProcess) -> Any:
         has_failed, answer = connection.recv()
     except EOFError:
         process.join()
-        raise WorkerLostError(
-            f"a worker ended with status {process.exitcode}; try again with a smaller --num-workers"
-        ) from None
+        raise WorkerLostError(f"a worker ended with status {process.exitcode}; try again with fewer workers") from None
     if has_failed:
         raise answer
     return answer

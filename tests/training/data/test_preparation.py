@@ -20,7 +20,7 @@ from training.config import PretrainConfig
 from training.data.config import PrepareConfig
 from training.data.corpus import load_corpus
 from training.data.errors import DataError
-from training.data.preparation import plan_pieces, prepare, sample
+from training.data.preparation import hold, plan_pieces, prepare, sample
 from training.data.shards import open_shards, read_manifest
 
 STORIES = [f"Story {i}: the fox jumps over dog number {i * 7919}.\n" * (1 + i % 5) for i in range(300)]
@@ -233,3 +233,71 @@ def test_what_was_prepared_is_trained_on_as_it_is(texts: Path, vocabulary: Path,
     corpus = load_corpus(settings, tmp_path / "run")
     assert corpus.num_train_tokens == read_manifest(tmp_path / "out" / "train").num_tokens
     assert not (tmp_path / "run").exists()
+
+
+def test_texts_in_another_order_are_not_mixed_with_earlier_pieces(
+    texts: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    files = (texts / "a.txt", texts / "b.jsonl")
+    prepare(config(texts, vocabulary, tmp_path / "out", data=files))
+    with pytest.raises(DataError, match="was made with other files"):
+        prepare(config(texts, vocabulary, tmp_path / "out", data=files[::-1], resume=True))
+
+
+def test_what_a_run_leaves_that_is_killed_in_its_last_moment_is_removed(
+    texts: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    prepare(config(texts, vocabulary, tmp_path / "out"))
+    (tmp_path / "out.part" / "pieces").mkdir(parents=True)
+    prepare(config(texts, vocabulary, tmp_path / "out", resume=True))
+    assert not (tmp_path / "out.part").exists()
+
+
+@pytest.mark.parametrize("place", ["out", "out.part"])
+def test_a_folder_with_nothing_of_worth_is_not_in_the_way(
+    place: str, texts: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    (tmp_path / place).mkdir()
+    (tmp_path / place / "plan.json.77.part").write_text("{")
+    (tmp_path / "out" / "plan.json.77.part").unlink(missing_ok=True)
+    prepare(config(texts, vocabulary, tmp_path / "out"))
+    assert read_manifest(tmp_path / "out" / "train").num_tokens
+
+
+def test_half_written_pieces_of_a_killed_run_do_not_pile_up(
+    texts: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = tmp_path / "out.part" / "pieces"
+    (texts / "b.jsonl").write_bytes(b"[]")
+    with pytest.raises(DataError, match="is not an object"):
+        prepare(config(texts, vocabulary, tmp_path / "out"))
+    (pieces / "000000.ids.77.part").write_bytes(b"x")
+    with pytest.raises(DataError, match="is not an object"):
+        prepare(config(texts, vocabulary, tmp_path / "out", resume=True))
+    assert not list(pieces.glob("*.part"))
+
+
+def test_two_runs_do_not_write_to_one_place(texts: Path, vocabulary: Path, tmp_path: Path) -> None:
+    with hold(tmp_path / "out.part"):
+        for how in ("resume", "overwrite"):
+            with pytest.raises(DataError, match="another run is writing to"):
+                prepare(config(texts, vocabulary, tmp_path / "out", **{how: True}))
+    prepare(config(texts, vocabulary, tmp_path / "out"))
+
+
+def test_texts_are_never_removed_with_what_was_made_beside_them(texts: Path, vocabulary: Path, tmp_path: Path) -> None:
+    prepare(config(texts, vocabulary, tmp_path / "out"))
+    (tmp_path / "out" / "mine.txt").write_text("My own text.")
+    with pytest.raises(DataError, match=r"holds .*mine\.txt, which is to be read"):
+        prepare(config(tmp_path / "out", vocabulary, tmp_path / "out", overwrite=True))
+    assert (tmp_path / "out" / "mine.txt").exists()
+
+
+def test_the_present_folder_is_a_place_like_others(
+    texts: Path, vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "thesis.txt").write_text("x")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"\. exists"):
+        prepare(config(texts, vocabulary, Path()))

@@ -75,3 +75,16 @@ def test_what_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         find_files([tmp_path / "gone.txt"])
     with pytest.raises(DataError, match="no file with text in it"):
         find_files([tmp_path])
+
+
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("x")
+    assert find_files([tmp_path / "b.txt", tmp_path, tmp_path / "*.txt"]) == [tmp_path / "b.txt", tmp_path / "a.txt"]
+
+
+def test_a_line_longer_than_many_slices_is_looked_through_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [b"x" * 10_000 + b"\n", b"short\n", b"y" * 50 + b"\n", b"z" * 9_000]
+    path.write_bytes(b"".join(lines))
+    assert [part.size for part in cut_file(path, 100)] == [10_001, 6 + 51 + 9_000]

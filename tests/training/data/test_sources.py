@@ -136,3 +136,12 @@ def test_a_text_of_a_few_megabytes_stays_one_document(tmp_path: Path) -> None:
     path = tmp_path / "novel.txt"
     path.write_text("A line of a novel.\n" * 200_000)
     assert len(read(path, size=8 << 20)) == 1
+
+
+def test_a_long_run_of_bytes_that_are_no_text_is_left_out_and_comes_to_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.txt"
+    path.write_bytes(b"a" + b"\x80" * (LONGEST_DOCUMENT + 3 * PART_OF_LONG) + b"\n")
+    reader = Reader(skip_errors=True)
+    found = [text for part in cut_file(path, 1 << 30) for text in reader.documents(part)]
+    assert not found
+    assert reader.num_skipped > 1

@@ -36,7 +36,7 @@ def test_each_job_is_done_once(num_workers: int) -> None:
 def test_what_goes_wrong_in_a_worker_is_raised_here_and_ends_the_others(
     work: Callable[[int], int], error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match=r"refused|status -9.*smaller --num-workers"):
+    with pytest.raises(error, match=r"refused|status -9.*fewer workers"):
         list(run_jobs(work, range(9), 2))
     for process in multiprocessing.active_children():
         process.join(timeout=30)
