@@ -75,7 +75,7 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb named first in `argv` (default: the process's arguments) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or {"-h", "--help", "help"} & {arguments[0], split_verb(arguments)[0].partition(" ")[2]}:
         print(overview())
         return 0
     if arguments[0] == "--version":
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """Return the help text that lists the verbs."""
-    verbs = "\n".join(f"  {name:<14}{verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<16}{verb.summary}" for name, verb in VERBS.items())
     return (
         f"usage: groundup VERB [...]\n\n{verbs}\n\n"
         "`groundup VERB --help` lists the settings of a verb. Each is a flag (--max-num-seqs 8), an environment\n"
@@ -121,7 +121,9 @@ def choose(name: str) -> Verb:
         UsageError: there is none; the message suggests the nearest one.
     """
     if name not in VERBS:
-        hint = _did_you_mean(name, VERBS) or "`groundup --help` lists them"
+        group = [verb for verb in VERBS if verb.startswith(f"{name} ")]
+        hint = f"add one of: {', '.join(verb.removeprefix(f'{name} ') for verb in group)}" if group else None
+        hint = hint or _did_you_mean(name, VERBS) or "`groundup --help` lists them"
         raise UsageError(f"{name}: unknown verb; {hint}")
     return VERBS[name]
 

@@ -187,3 +187,10 @@ def test_ctrl_c_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, tmp_pa
     verb = groundup.Verb("interrupted:Config", "interrupted:run", "")
     monkeypatch.setitem(groundup.VERBS, "interrupted", verb)
     assert main(["interrupted"]) == 130
+
+
+def test_half_of_a_verb_is_answered_with_its_other_half(capsys: pytest.CaptureFixture[str]) -> None:
+    assert groundup.main(["data"]) == 2
+    assert capsys.readouterr().err == "error: data: unknown verb; add one of: fetch, prepare\n"
+    assert groundup.main(["data", "--help"]) == 0
+    assert "  bench-training  measure" in capsys.readouterr().out

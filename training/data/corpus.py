@@ -20,7 +20,15 @@ from training.data.errors import DataError
 from training.data.holdout import TRAIN, VALID
 from training.data.mixture import Mixture
 from training.data.preparation import plan_pieces, prepare, train_vocabulary
-from training.data.shards import MANIFEST, TokenFile, is_token_folder, open_datatrove, open_shards, read_manifest
+from training.data.shards import (
+    MANIFEST,
+    Manifest,
+    TokenFile,
+    is_token_folder,
+    open_datatrove,
+    open_shards,
+    read_manifest,
+)
 from training.data.tokens import CoveringWindows, TokenWindows, cover
 
 _CHECKED_IDS = 1 << 20
@@ -187,10 +195,21 @@ def open_sides(folder: Path, tokenizer: Tokenizer) -> Source:
     """
     manifests = [read_manifest(folder / side) for side in (TRAIN, VALID)]
     for manifest in manifests:
-        if manifest.tokenizer_sha256 != fingerprint(tokenizer):
-            raise DataError(f"--data: {folder}: the token shards were written with another tokenizer than this one")
+        check_tokenizer(folder, manifest, tokenizer)
+    if not manifests[1].num_tokens:
+        raise DataError(f"--data: {folder}: nothing is held out; prepare it with a larger --valid-fraction")
     digest = hashlib.sha256("".join(manifest.model_dump_json() for manifest in manifests).encode()).hexdigest()
     return Source(open_shards(folder / TRAIN), open_shards(folder / VALID), manifests[1].num_bytes, digest)
+
+
+def check_tokenizer(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    """Refuse shards that were written with another tokenizer.
+
+    Raises:
+        DataError: naming their folder.
+    """
+    if manifest.tokenizer_sha256 != fingerprint(tokenizer):
+        raise DataError(f"--data: {folder}: the token shards were written with another tokenizer than this one")
 
 
 def open_and_split(folder: Path, tokenizer: Tokenizer, valid_fraction: float) -> Source:
@@ -199,7 +218,11 @@ def open_and_split(folder: Path, tokenizer: Tokenizer, valid_fraction: float) ->
     Raises:
         DataError: the shards do not fit together, or not this tokenizer.
     """
-    files = [tokens for tokens in open_datatrove(folder, tokenizer.vocab_size) if len(tokens.ids)]
+    is_ours = (folder / MANIFEST).exists()
+    if is_ours:
+        check_tokenizer(folder, read_manifest(folder), tokenizer)
+    found = open_shards(folder) if is_ours else open_datatrove(folder, tokenizer.vocab_size)
+    files = [tokens for tokens in found if len(tokens.ids)]
     if not files:
         raise DataError(f"--data: {folder}: the token shards are empty")
     for tokens in files:

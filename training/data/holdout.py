@@ -7,7 +7,8 @@ would be one kind only.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +33,26 @@ def with_digests(documents: Iterable[str]) -> Iterator[tuple[int, str]]:
         yield int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "big"), document
 
 
-def split_alone(documents: Sequence[str], fraction: float) -> Iterator[tuple[int, str]]:
+def split_alone(documents: Iterable[str], fraction: float) -> Iterator[tuple[int, str]]:
     """Yield all the documents there are with digests; one alone is cut at a character, its end to be held out.
 
     Raises:
         DataError: a single text is too short to have two sides.
     """
-    if len(documents) != 1 or fraction == 0:
-        yield from with_digests(documents)
+    rest = iter(documents)
+    first = list(itertools.islice(rest, 2))  # more than that need not fit into memory
+    if len(first) != 1 or fraction == 0:
+        yield from with_digests(itertools.chain(first, rest))
         return
-    cut = int(len(documents[0]) * (1 - fraction))
-    if cut in (0, len(documents[0])):
-        raise DataError(f"--data: a text of {len(documents[0])} characters is too short to train and to validate on")
-    yield LAST, documents[0][:cut]
-    yield FIRST, documents[0][cut:]
+    (text,) = first
+    cut = int(len(text) * (1 - fraction))
+    if cut in (0, len(text)):
+        raise DataError(
+            f"--data: a text of {len(text)} characters is too short to train on and to hold {fraction:g} of it out; "
+            "use more text or another --valid-fraction"
+        )
+    yield LAST, text[:cut]
+    yield FIRST, text[cut:]
 
 
 def bytes_by_bin(digests: Digests, sizes: NDArray[np.uint64]) -> NDArray[np.int64]:

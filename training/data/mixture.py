@@ -13,11 +13,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from training.data.errors import DataError
 from training.data.order import Indices
 from training.loss import Batch
 
 SMALLEST_BLOCK = 64
 """Rows of a block, unless a share is so small that it needs a longer one."""
+
+
+SMALLEST_SHARE = 1e-5
+"""A block holds rows of every source: a smaller share would need blocks that fill the memory."""
 
 
 class RowSource(Protocol):
@@ -34,6 +39,11 @@ class MixtureOrder:
         assert weights
         assert min(weights) > 0
         shares = [weight / math.fsum(weights) for weight in weights]
+        if not min(shares) >= SMALLEST_SHARE:  # or not a number, of infinite weights
+            raise DataError(
+                f"--weights: {', '.join(f'{weight:g}' for weight in weights)}: the smallest share is less than one row "
+                f"in {1 / SMALLEST_SHARE:,.0f}; leave that source out or give it more"
+            )
         self.block_size = max(SMALLEST_BLOCK, math.ceil(4 / min(shares)))
         self._seed = seed
         self._borders = np.array([0.0, *itertools.accumulate(shares)])
@@ -82,8 +92,10 @@ class Mixture:
 
     def rows(self, places: Indices) -> Batch:
         """Return some rows (B,) of the mixture."""
+        if not len(places):
+            return self._sources[0].rows(places)
         sources, inner = self._order(places)
         chosen = {int(source): np.flatnonzero(sources == source) for source in np.unique(sources)}
         parts = [self._sources[source].rows(inner[rows]) for source, rows in chosen.items()]
-        back = torch.from_numpy(np.argsort(np.concatenate(list(chosen.values()) or [places]), kind="stable"))
+        back = torch.from_numpy(np.argsort(np.concatenate(list(chosen.values())), kind="stable"))
         return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}

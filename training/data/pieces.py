@@ -98,7 +98,7 @@ def tokenize_piece(piece: Piece) -> PieceRecord:
 def read_piece(piece: Piece, reader: Reader) -> Iterator[tuple[int, str]]:
     """Yield the documents of a piece with their digests, in order."""
     documents = (text for part in piece.slices for text in reader.documents(part))
-    return split_alone(list(documents), piece.valid_fraction) if piece.is_alone else with_digests(documents)
+    return split_alone(documents, piece.valid_fraction) if piece.is_alone else with_digests(documents)
 
 
 def open_piece(piece: Piece, vocab_size: int) -> tuple[Ids, NDArray[Any]]:

@@ -259,11 +259,11 @@ def training_documents(piece: Piece) -> Iterator[str]:
     if not piece.is_alone:
         yield from (text for digest, text in documents if digest >= 2**64 * min(0.5, 2 * piece.valid_fraction))
         return
-    found = list(documents)
-    digests = np.array([digest for digest, _ in found], np.uint64)
-    sizes = np.array([len(text.encode()) for _, text in found], np.uint64)
+    known = np.fromiter(((digest, len(text.encode())) for digest, text in documents), np.dtype("u8,u8"))
+    digests, sizes = known["f0"], known["f1"]
     held_out = is_held_out(digests, choose_bins(bytes_by_bin(digests, sizes), piece.valid_fraction))
-    yield from (text for (_, text), out in zip(found, held_out, strict=True) if not out)
+    again = read_piece(piece, Reader(piece.text_column, skip_errors=True))  # texts need not fit into memory
+    yield from (text for (_, text), out in zip(again, held_out, strict=True) if not out)
 
 
 def tokenize(config: PrepareConfig, pieces: Sequence[Piece]) -> None:

@@ -214,7 +214,7 @@ def _open_shard(folder: Path, shard: Shard, dtype: IdType) -> TokenFile:
             f"{path}: {len(ids)} ids of {len(ends)} documents instead of {shard.num_tokens} of {shard.num_documents}; "
             "prepare the text again"
         )
-    return TokenFile(ids, ends)
+    return _fitting(path, ids, ends)
 
 
 def open_datatrove(folder: Path, vocab_size: int) -> list[TokenFile]:
@@ -233,11 +233,19 @@ def _open_foreign(path: Path, vocab_size: int) -> TokenFile:
     ids = map_file(path, dtype)
     index = path.with_name(path.name + ".index")
     ends = map_file(index, INDEX_TYPE) if index.exists() else np.array([len(ids)], dtype=INDEX_TYPE)
-    if len(ends) and int(ends[-1]) != len(ids):
+    return _fitting(path, ids, ends)
+
+
+def _fitting(path: Path, ids: Ids, ends: Ends) -> TokenFile:
+    """Put ids and index together if they fit."""
+    last = int(ends[-1]) if len(ends) else 0
+    if last != len(ids):
         raise DataError(
-            f"{path}: its index ends at token {int(ends[-1])}, but there are {len(ids)} ids of {dtype.itemsize} bytes; "
+            f"{path}: its index ends at token {last}, but there are {len(ids)} ids of {ids.dtype.itemsize} bytes; "
             "is --tokenizer the one it was written with?"
         )
+    if np.any(ends[1:] < ends[:-1]):
+        raise DataError(f"{path}.index: the ends of documents are not in ascending order; prepare the text again")
     return TokenFile(ids, ends)
 
 

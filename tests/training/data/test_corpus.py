@@ -8,8 +8,10 @@ from datatrove.pipeline.tokens.tokenizer import DocumentTokenizer
 
 from model.tokenizer import Tokenizer
 from training.config import PretrainConfig
-from training.data.corpus import load_corpus, split_files
+from training.data.config import PrepareConfig
+from training.data.corpus import load_corpus, open_and_split, open_sides, split_files
 from training.data.errors import DataError
+from training.data.preparation import prepare
 from training.data.shards import TokenFile
 from training.loss import IGNORE_INDEX
 from training.vocabulary import train_bpe
@@ -162,3 +164,18 @@ def test_shards_without_sides_are_cut_once_and_lose_nothing(lengths: list[list[i
     for side in (train, valid):
         assert sum(len(tokens.ids) for tokens in side) > 0
         assert all(not len(tokens.ids) or int(tokens.ends[-1]) == len(tokens.ids) for tokens in side)
+
+
+def test_prepared_data_with_nothing_held_out_is_refused(stories: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    settings = PrepareConfig(data=(stories,), out=tmp_path / "out", num_workers=1, valid_fraction=0)
+    prepare(settings, tokenizer)
+    with pytest.raises(DataError, match="nothing is held out; prepare it with a larger --valid-fraction"):
+        open_sides(tmp_path / "out", tokenizer)
+
+
+def test_one_side_of_prepared_data_is_held_to_its_manifest(stories: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    prepare(PrepareConfig(data=(stories,), out=tmp_path / "out", num_workers=1), tokenizer)
+    manifest = tmp_path / "out" / "train" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"tokenizer_sha256": "', '"tokenizer_sha256": "other'))
+    with pytest.raises(DataError, match="written with another tokenizer"):
+        open_and_split(manifest.parent, tokenizer, 0.1)

@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_the_last_characters_of_a_single_text_are_held_out(fraction: float) -> N
 
 
 def test_a_text_too_short_to_cut_is_refused() -> None:
-    with pytest.raises(DataError, match="1 characters is too short"):
+    with pytest.raises(DataError, match=r"1 characters is too short .* another --valid-fraction"):
         list(split_alone(["x"], 0.5))
 
 
@@ -59,3 +60,8 @@ def test_nothing_is_held_out_if_nothing_should_be() -> None:
 
 def test_digests_depend_on_the_content_alone() -> None:
     assert dict(with_digests(["a", "b"])) == dict(list(with_digests(["b", "a"]))[::-1])
+
+
+def test_documents_that_do_not_fit_into_memory_are_not_gathered() -> None:
+    endless = (f"document {i}" for i in itertools.count())
+    assert [text for _, text in itertools.islice(split_alone(endless, 0.1), 3)] == [f"document {i}" for i in range(3)]

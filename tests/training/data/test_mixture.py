@@ -1,11 +1,15 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training.data.errors import DataError
 from training.data.mixture import Mixture, MixtureOrder
 from training.data.order import Indices
+from training.data.tokens import TokenWindows
 from training.loss import Batch
 
 weights = st.lists(st.floats(0.01, 100), min_size=1, max_size=5)
@@ -65,3 +69,15 @@ def test_five_per_cent_of_the_rows_come_from_the_original_data() -> None:
     mixture = Mixture([Numbered(0), Numbered(1)], [0.95, 0.05], batch_size=16, seed=3)
     rows = torch.cat([mixture(step)["idx"] for step in range(100)])
     assert int((rows[:, 0] == 1).sum()) == 80
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1e-12], [1.0, math.inf]])
+def test_a_share_too_small_to_be_dealt_out_is_refused(weights: list[float]) -> None:
+    with pytest.raises(DataError, match=r"--weights: .* smallest share"):
+        MixtureOrder(weights, 0)
+
+
+def test_a_rank_without_rows_gets_an_empty_batch() -> None:
+    windows = TokenWindows([np.arange(50, dtype=np.uint16)], block_size=4, stride=4, batch_size=2, seed=0)
+    mixture = Mixture([windows, windows], [1.0, 1.0], batch_size=2, seed=0)
+    assert mixture(0, rank=2, world_size=3)["idx"].shape == (0, 4)

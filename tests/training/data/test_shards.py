@@ -137,3 +137,14 @@ def test_ids_of_the_wrong_width_are_noticed(tmp_path: Path) -> None:
 def open_datatrove_padded(folder: Path) -> None:
     (folder / "00000_tokens.ds").write_bytes((folder / "00000_tokens.ds").read_bytes() + b"\0\0")
     open_datatrove(folder, 128_256)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(("ends", "message"), [([5, 13, 6, 16, 25], "ascending order"), ([], "index ends at token 0")])
+def test_a_damaged_index_is_refused(tmp_path: Path, ends: list[int], message: str, *, ours: bool) -> None:
+    write(tmp_path)
+    (tmp_path / "00000_tokens.ds.index").write_bytes(np.array(ends, "<u8").tobytes())
+    if ours and not ends:
+        message = "0 documents instead of"
+    with pytest.raises(DataError, match=message):
+        open_shards(tmp_path) if ours else open_datatrove(tmp_path, 384)
