@@ -95,8 +95,12 @@ def _transfer(file: RemoteFile, part: Path) -> None:
             raise ConnectionError("what was kept does not fit the file any more") from None
         raise
     with response:
+        begin = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("-")[0]
         if done and response.status != 206:
             done = 0
+        elif done and begin != str(done):
+            part.unlink()
+            raise ConnectionError(f"asked for the bytes from {done:,} on, the server sent others")
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
         bar = tqdm(

@@ -58,11 +58,15 @@ def fetch(name: str, folder: Path, source: Path | None, *, overwrite: bool) -> N
     """Download the files of a set, or take them from `source`, a file or a folder that holds them by name."""
     entry = REGISTRY[name]
     note = read_note(folder)
-    if note.get("complete") and not overwrite:
+    have = {file.name for file in entry.files if not overwrite and is_there(note, file, folder)}
+    if len(have) == len(entry.files):
+        write_note(folder, name, entry, note, complete=True)
         logger.info("%s is there already; --overwrite fetches it again", folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     for file in entry.files:
+        if file.name in have:
+            continue
         target = folder / (f"{file.name}.download" if file.unpack else file.name)
         sha256 = take(file, find_source(entry, file, source), target) if source else download(file, target)
         remember(note, file, sha256, target)
@@ -73,6 +77,13 @@ def fetch(name: str, folder: Path, source: Path | None, *, overwrite: bool) -> N
             target.unlink()
     write_note(folder, name, entry, note, complete=True)
     logger.info("%s: %s; licence: %s", folder, entry.summary, entry.licence)
+
+
+def is_there(note: dict[str, Any], file: RemoteFile, folder: Path) -> bool:
+    """Say whether a file was fetched before, and what was made of it still lies there."""
+    known = note.get("files", {}).get(file.name)
+    made = known.get("made", [] if file.unpack else [file.name]) if known else []
+    return bool(made) and all((folder / name).exists() for name in made)
 
 
 def find_source(entry: DataSet, file: RemoteFile, source: Path) -> Path:
@@ -122,6 +133,8 @@ def read_note(folder: Path) -> dict[str, Any]:
         return {}
     except ValueError:
         raise DataError(f"{folder / NOTE}: not JSON; remove it and fetch again") from None
+    if not isinstance(note, dict):
+        raise DataError(f"{folder / NOTE}: not an object; remove it and fetch again")
     return note
 
 

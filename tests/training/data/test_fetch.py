@@ -30,6 +30,8 @@ class Server(ThreadingHTTPServer):
     content = CONTENT
     faults = 0
     knows_ranges = True
+    is_honest = True
+    """Whether what it sends for a range is that range."""
     status = 200
 
     def __init__(self) -> None:
@@ -55,8 +57,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        rest = content[start:]
+        rest = content[start if self.server.is_honest else 0 :]
         self.send_response(206 if start else 200)
+        if start:
+            first = start if self.server.is_honest else 0
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         if self.server.faults:
@@ -267,3 +272,21 @@ def test_books_lose_what_project_gutenberg_puts_around_them(
 def test_a_broken_archive_is_refused(monkeypatch: pytest.MonkeyPatch, server: Server, tmp_path: Path) -> None:
     register(monkeypatch, server, b"no archive", "sms.zip", "sms-spam")
     assert fetch_toy(tmp_path) == 2
+
+
+def test_bytes_that_were_not_asked_for_are_not_appended(server: Server, tmp_path: Path) -> None:
+    server.faults, server.is_honest = 1, False
+    download(remote(server, size=None, sha256=None), tmp_path / "file.bin", pause_s=0)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_only_what_is_missing_of_a_set_is_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tuple(remote(server, name=name) for name in ("a.bin", "b.bin"))
+    monkeypatch.setitem(REGISTRY, "toy", DataSet("a toy", "public domain", files))
+    assert fetch_toy(tmp_path) == 0
+    (tmp_path / "toy" / "b.bin").unlink()
+    assert fetch_toy(tmp_path) == 0
+    assert (tmp_path / "toy" / "b.bin").read_bytes() == CONTENT
+    assert len(server.ranges) == 3
