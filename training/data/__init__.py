@@ -3,6 +3,7 @@
 registry, fetch, download     public data sets; unpack makes files of them that the rest can read
 sources, slices               documents out of files of many kinds, and where to cut these for many readers
 preparation                   texts to shards: pieces made by workers, held-out documents, assembly, shards on disk
+claim                         the place preparation writes to: one run at a time, taken over from one that was ended
 corpus, mixture               what `--data` names, opened; several sources in shares
 tokens, documents, batches    windows, borders of documents inside them, the batch of a step and of a rank
 order                         which items a batch takes

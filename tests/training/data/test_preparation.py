@@ -17,10 +17,11 @@ import pytest
 import groundup
 from model.tokenizer import Tokenizer
 from training.config import PretrainConfig
+from training.data.claim import hold
 from training.data.config import PrepareConfig
 from training.data.corpus import load_corpus
 from training.data.errors import DataError
-from training.data.preparation import hold, plan_pieces, prepare, sample
+from training.data.preparation import plan_pieces, prepare, sample
 from training.data.shards import open_shards, read_manifest
 
 STORIES = [f"Story {i}: the fox jumps over dog number {i * 7919}.\n" * (1 + i % 5) for i in range(300)]
