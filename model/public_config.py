@@ -96,12 +96,16 @@ def config_from_public(public: Mapping[str, Any]) -> GPTConfig:
         ValueError: a key is missing, or asks for something this model does not have; the message names it.
     """
     model_type = public.get("model_type")
-    if model_type not in PUBLIC_CLASSES:
+    if not isinstance(model_type, str) or model_type not in PUBLIC_CLASSES:
         raise ValueError(f"model_type {model_type!r} is not supported; supported: {', '.join(PUBLIC_CLASSES)}")
+    if public.get("quantization_config"):
+        raise ValueError("quantization_config: quantized weights are not supported; take the model's original files")
     try:
         return _gpt2_from_public(public) if model_type == "gpt2" else _llama_from_public(public)
     except KeyError as missing:
         raise ValueError(f"key {missing} is missing") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"a value is of the wrong type ({error})") from None
 
 
 def _gpt2_from_public(public: Mapping[str, Any]) -> GPTConfig:
@@ -163,6 +167,8 @@ def _head_dim_from_public(public: Mapping[str, Any]) -> int | None:
 def _rope_from_public(public: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     rope = public.get("rope_parameters") or public.get("rope_scaling") or {}
     theta = rope.get("rope_theta", public.get("rope_theta", 10000.0))
+    if any(isinstance(value, Mapping) for value in rope.values()):
+        raise ValueError("rope_parameters: different ones for different layers are not supported")
     if rope.get("partial_rotary_factor", public.get("partial_rotary_factor")) not in (None, 1):
         raise ValueError("partial_rotary_factor: other than 1 is not supported")
     rope_type = rope.get("rope_type", rope.get("type", "default"))
@@ -180,8 +186,9 @@ def _rope_from_public(public: Mapping[str, Any]) -> tuple[float, RopeScaling | N
 
 def _refuse_sliding_window(public: Mapping[str, Any]) -> None:
     """A window that is off, or as long as the context, changes nothing; we compute no other."""
-    window, context = public.get("sliding_window"), public["max_position_embeddings"]
-    is_on = public.get("use_sliding_window", public["model_type"] == "mistral")
+    is_mistral = public["model_type"] == "mistral"
+    window, context = public.get("sliding_window", 4096 if is_mistral else None), public["max_position_embeddings"]
+    is_on = public.get("use_sliding_window", is_mistral)
     if is_on and window is not None and window < context:
         raise ValueError(
             f"sliding_window: {window} is not supported where it is shorter than the context of {context}; with "

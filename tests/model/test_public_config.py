@@ -113,6 +113,12 @@ def test_each_kind_names_the_public_class_that_computes_it(kind: str, changes: d
     ("public", "message"),
     [
         ({**MISTRAL, "sliding_window": 4096}, "sliding_window: 4096 is not supported where .* context of 32768"),
+        (MISTRAL, "sliding_window: 4096 is not supported"),  # what transformers takes where the file says nothing
+        ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config: quantized weights"),
+        ({**LLAMA, "rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "different ones for different layers"),
+        ({**LLAMA, "model_type": ["llama"]}, "model_type .* is not supported"),
+        ({**LLAMA, "rope_scaling": [8.0]}, "a value is of the wrong type"),
+        ({**MISTRAL, "max_position_embeddings": "32768"}, "a value is of the wrong type"),
         ({**QWEN3, "sliding_window": 512, "use_sliding_window": True}, "sliding_window: 512 is not supported"),
         ({**LLAMA, "mlp_bias": True}, "mlp_bias: True is not supported"),
         ({**LLAMA, "hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
