@@ -91,8 +91,8 @@ def copy_mapped(target: Tensor, mapped: Tensor) -> None:
 
 def _release(mapped: Tensor) -> None:
     """Hand whole pages of a mapped file back to the system (madvise, POSIX)."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
-        return
+    if not hasattr(mmap, "MADV_DONTNEED") or not mapped.is_contiguous():
+        return  # a repeated (stride 0) tensor seems longer than its part of the file: what follows is not ours
     first = -(-mapped.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     end = (mapped.data_ptr() + mapped.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > first:

@@ -50,6 +50,12 @@ def test_tensors_are_copied_piece_by_piece_and_can_be_read_again(tmp_path: Path)
         target.zero_()
 
 
+def test_releasing_a_repeated_tensor_leaves_the_memory_behind_it_alone() -> None:
+    memory = torch.ones(3 * 2**20)
+    copy_mapped(torch.zeros(2, 2**20), memory[:1].expand(2, 2**20))
+    assert memory.min() == 1
+
+
 @pytest.mark.slow
 def test_loading_and_saving_take_little_more_memory_than_the_model(tmp_path: Path) -> None:
     ratios = {phase: ratio for phase, (ratio, _) in measure(tmp_path / "model", "gpt2-small", shard_gb=1).items()}
