@@ -19,11 +19,12 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     Whenever the process dies, `path` holds the old directory or the new one, whole. Where the file system cannot
     exchange two names at once, there is a moment between two renames when neither has the name; the next call repairs
-    what a death in that moment leaves.
+    what a death in that moment leaves. Where `path` is a link, the directory it leads to is replaced.
 
     Raises:
         OSError: the directory cannot be written; `path` is as it was.
     """
+    path = path.resolve()
     aside, replaced = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     _restore(path, replaced)
     try:

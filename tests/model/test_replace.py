@@ -168,3 +168,13 @@ def test_an_unwritable_folder_keeps_the_old_checkpoint(open_folder: Path, tokeni
     open_folder.chmod(0o755)
     assert names(open_folder) == {"model"}
     assert (open_folder / "model" / "README.md").read_text() == "old"
+
+
+def test_a_link_goes_on_leading_to_what_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to(tmp_path / "run")
+    for text in ("one", "two", "three"):
+        write(link, text)
+        assert (tmp_path / "run" / "a").read_text() == text
+        assert names(tmp_path) == {"latest", "run"}
+        assert link.is_symlink()
