@@ -106,7 +106,10 @@ def weight_files(path: Path) -> list[Path]:
     if (path / WEIGHTS_FILE).exists():
         return [path / WEIGHTS_FILE]
     if (path / WEIGHTS_INDEX_FILE).exists():
-        names = sorted(set(read_json(path / WEIGHTS_INDEX_FILE).get("weight_map", {}).values()))
+        weight_map = read_json(path / WEIGHTS_INDEX_FILE).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f"{path / WEIGHTS_INDEX_FILE}: weight_map does not map tensors to files")
+        names = sorted(set(weight_map.values()))
         files = [path / name for name in names]
         missing = [file for file in files if not file.exists()]
         if missing or not files:

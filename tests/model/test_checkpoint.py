@@ -24,7 +24,7 @@ from transformers import (
 
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
 from model.classifier import GPTClassifier
-from model.directory import CheckpointError, read_checkpoint
+from model.directory import CheckpointError, read_checkpoint, weight_files
 from model.tokenizer import Tokenizer
 from tests.tiny import KINDS, make_config, make_gpt
 from tests.vocabularies import LLAMA2_CONFIG, llama2
@@ -276,3 +276,10 @@ def test_a_directory_that_is_no_checkpoint_is_never_replaced(tmp_path: Path, tok
 def test_tokenizer_larger_than_the_model_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(CheckpointError, match="the tokenizer has 384 tokens but the model only 300"):
         save_checkpoint(tmp_path / "m", make_gpt(make_config("gpt2", vocab_size=300)), tokenizer, model_card="")
+
+
+@pytest.mark.parametrize("weight_map", [None, [], {"a": 1}])
+def test_an_index_that_is_no_table_is_named(tmp_path: Path, weight_map: object) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match="weight_map does not map tensors to files"):
+        weight_files(tmp_path)
