@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert import PublicTensor
 from model.directory import CheckpointError
-from model.foreign.foreign_model import ForeignModel, count_layers, make_config, sizes_of
+from model.foreign.foreign_model import ForeignModel, count_layers, is_same, make_config, sizes_of, tensors_of
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1600: 25}
 """Width of each size of GPT-2 -> attention heads."""
@@ -21,7 +20,8 @@ HEADS = {768: 12, 1024: 16, 1280: 20, 1600: 25}
 
 def is_book(content: Mapping[str, Any]) -> bool:
     """Whether this is the book's model, alone or beside its optimizer."""
-    return "trf_blocks.0.ff.layers.0.weight" in content.get("model_state_dict", content)
+    state = content.get("model_state_dict", content)
+    return isinstance(state, Mapping) and "trf_blocks.0.ff.layers.0.weight" in state
 
 
 def open_book(file: Path, content: Mapping[str, Any], n_head: int | None) -> ForeignModel:
@@ -30,14 +30,14 @@ def open_book(file: Path, content: Mapping[str, Any], n_head: int | None) -> For
     Raises:
         CheckpointError: a tensor is missing, or `n_head` is needed.
     """
-    state: Mapping[str, Tensor] = content.get("model_state_dict", content)
+    state = tensors_of(file, content.get("model_state_dict", content))
     tokens, positions, inner, _ = sizes_of(
         file, state, "tok_emb.weight", "pos_emb.weight", "trf_blocks.0.ff.layers.0.weight", "out_head.weight"
     )
     n_head = n_head or HEADS.get(tokens[1])
     if n_head is None:
         raise CheckpointError(f"--n-head: {file} does not tell it; give the n_heads that the model was built with")
-    is_tied = torch.equal(state["tok_emb.weight"], state["out_head.weight"])
+    is_tied = is_same(state["tok_emb.weight"], state["out_head.weight"])
     config = make_config(
         file,
         family="gpt2",

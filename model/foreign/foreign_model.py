@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from model.config import GPTConfig
 from model.convert import PublicTensor, is_ignored
 from model.directory import CheckpointError
 from model.gpt import GPT
+from model.tensor_files import DTYPE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class ForeignModel:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.detach().zero_()
-        stored = ((self.file, name, tensor) for name, tensor in self.stored.items() if not is_constant(name))
+        stored = ((self.file, name, tensor) for name, tensor in self.stored.items())
         fill(model, self.file, self.table, stored)
         if self.has_paired_heads:
             part_pairs(model)
@@ -62,6 +64,11 @@ def part_pairs(model: GPT) -> None:
         if name.endswith("attn.qkv.weight"):
             heads = parameter.detach()[: num_heads * head_dim].view(num_heads, head_dim, -1)
             heads.copy_(heads.view(num_heads, head_dim // 2, 2, -1).transpose(1, 2).reshape(heads.shape))
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or copies of it: a head tied to its embedding."""
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def make_config(file: Path, **fields: Any) -> GPTConfig:
@@ -84,13 +91,32 @@ def count_layers(names: Iterable[str], prefix: str) -> int:
     return 1 + max(numbers, default=-1)
 
 
-def sizes_of(file: Path, state: Mapping[str, Tensor], *names: str) -> list[tuple[int, ...]]:
-    """Return the shapes of the tensors that decide the config.
+def tensors_of(file: Path, content: object) -> dict[str, Tensor]:
+    """Take what a file holds under the names of a model's tensors, without what follows from the shape alone.
 
     Raises:
-        CheckpointError: one is missing.
+        CheckpointError: it is empty, or holds anything but plain tensors of floats.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__} where a model's tensors are expected")
+    tensors = {str(name): tensor for name, tensor in content.items() if not is_constant(str(name))}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.dtype not in DTYPE_NAMES:
+            raise CheckpointError(f"{file}: {name!r} is not a plain tensor of floats; save `model.state_dict()`")
+    if not tensors:
+        raise CheckpointError(f"{file}: holds no weights")
+    return tensors
+
+
+def sizes_of(file: Path, state: Mapping[str, Tensor], *names: str) -> list[tuple[int, ...]]:
+    """Return the shapes of the matrices that decide the config.
+
+    Raises:
+        CheckpointError: one is missing, or no matrix.
     """
     for name in names:
         if name not in state:
             raise CheckpointError(f"{file}: tensor {name!r} is missing from the weights")
+        if state[name].dim() != 2:
+            raise CheckpointError(f"{file}: tensor {name!r} has shape {list(state[name].shape)}, expected a matrix")
     return [tuple(state[name].shape) for name in names]

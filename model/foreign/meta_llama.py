@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert import PublicTensor
 from model.directory import CheckpointError, read_json
-from model.foreign.foreign_model import ForeignModel, count_layers, make_config, sizes_of
+from model.foreign.foreign_model import ForeignModel, count_layers, is_same, make_config, sizes_of, tensors_of
 
 PARAMS_FILE = "params.json"
 
@@ -20,7 +19,7 @@ def is_meta_llama(content: Mapping[str, Any]) -> bool:
     return "tok_embeddings.weight" in content
 
 
-def open_meta_llama(file: Path, state: Mapping[str, Tensor], block_size: int | None) -> ForeignModel:
+def open_meta_llama(file: Path, content: Mapping[str, Any], block_size: int | None) -> ForeignModel:
     """Describe a Llama of Meta.
 
     Raises:
@@ -41,10 +40,11 @@ def open_meta_llama(file: Path, state: Mapping[str, Tensor], block_size: int | N
     missing = {"n_heads", "norm_eps"} - params.keys()
     if missing:
         raise CheckpointError(f"{file.parent / PARAMS_FILE}: key {missing.pop()!r} is missing")
-    tokens, head, inner = sizes_of(
-        file, state, "tok_embeddings.weight", "output.weight", "layers.0.feed_forward.w1.weight"
+    state = tensors_of(file, content)
+    tokens, inner, _ = sizes_of(
+        file, state, "tok_embeddings.weight", "layers.0.feed_forward.w1.weight", "output.weight"
     )
-    is_tied = tokens == head and torch.equal(state["tok_embeddings.weight"], state["output.weight"])
+    is_tied = is_same(state["tok_embeddings.weight"], state["output.weight"])
     config = make_config(
         file,
         family="llama",

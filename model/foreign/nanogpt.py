@@ -7,7 +7,7 @@ from typing import Any
 
 from model.convert import public_tensors
 from model.directory import CheckpointError
-from model.foreign.foreign_model import ForeignModel, make_config
+from model.foreign.foreign_model import ForeignModel, make_config, tensors_of
 
 SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
 
@@ -39,6 +39,6 @@ def open_nanogpt(file: Path, content: Mapping[str, Any]) -> ForeignModel:
         for public in public_tensors(config)
         if given.get("bias", True) or not public.name.endswith(".bias")
     )
-    stored = {name.removeprefix("_orig_mod."): tensor for name, tensor in content["model"].items()}
+    stored = {name.removeprefix("_orig_mod."): tensor for name, tensor in tensors_of(file, content["model"]).items()}
     stored.pop("lm_head.weight", None)  # the embedding again
     return ForeignModel("nanoGPT", file, config, table, stored)

@@ -109,3 +109,35 @@ def test_other_content_is_refused(tmp_path: Path, content: object) -> None:
         open_file(tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"holds neither config\.json nor ckpt\.pt nor consolidated\.00\.pth"):
         open_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("tok_emb.weight", [1.0], "'tok_emb.weight' is not a plain tensor of floats"),
+        ("tok_emb.weight", torch.zeros(5), r"'tok_emb.weight' has shape \[5\], expected a matrix"),
+        ("tok_emb.weight", torch.zeros(384, 32).to_sparse(), "'tok_emb.weight' is not a plain tensor of floats"),
+        ("pos_emb.weight", torch.zeros(64, 32, dtype=torch.int64), "'pos_emb.weight' is not a plain tensor of floats"),
+        (7, 7, "'7' is not a plain tensor of floats"),
+    ],
+)
+def test_odd_values_among_the_weights_are_named(tmp_path: Path, name: object, value: object, message: str) -> None:
+    write_book(tmp_path, has_qkv_bias=True, is_joined=False)
+    file = tmp_path / "model.pth"
+    torch.save({**torch.load(file, weights_only=True), name: value}, file)
+    with pytest.raises(CheckpointError, match=message):
+        open_file(file, n_head=4)
+
+
+def test_a_file_of_nanogpt_without_weights_is_named(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 384, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 4}
+    torch.save({"model": {}, "model_args": sizes}, tmp_path / "ckpt.pt")
+    with pytest.raises(CheckpointError, match="ckpt.pt: holds no weights"):
+        open_file(tmp_path)
+
+
+@pytest.mark.parametrize("state", [None, [1, 2]])
+def test_a_state_that_is_no_table_is_no_model(tmp_path: Path, state: object) -> None:
+    torch.save({"model_state_dict": state}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="holds no model of"):
+        open_file(tmp_path / "model.pth")
