@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from model.config import PRESETS, Family, GPTConfig
@@ -16,7 +25,7 @@ from model.config import PRESETS, Family, GPTConfig
 class ModelShape(BaseModel):
     """Sizes of a model trained from scratch; the tokenizer brings the vocabulary."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     family: Family = "llama"
     """`gpt2` (LayerNorm, learned positions, GELU) or `llama` (RMSNorm, rotary positions, SwiGLU)."""
@@ -55,13 +64,16 @@ class ModelShape(BaseModel):
         """
         padded = -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
         own = self.model_dump(exclude={"vocab_multiple", "embedding_std"}, exclude_unset=preset is not None)
-        return GPTConfig.model_validate({**(preset.model_dump() if preset else {}), **own, "vocab_size": padded})
+        try:
+            return GPTConfig.model_validate({**(preset.model_dump() if preset else {}), **own, "vocab_size": padded})
+        except ValidationError as error:
+            raise ValueError(f"--model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 class OptimConfig(BaseModel):
     """How weights move."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     name: Literal["muon", "adamw"] = "muon"
     """`muon` moves the blocks' matrices by Muon and the rest by AdamW; `adamw` moves everything by AdamW."""
@@ -99,6 +111,7 @@ class RunConfig(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         env_prefix="GROUNDUP_TRAIN_",
         env_nested_delimiter="__",
         use_attribute_docstrings=True,
@@ -141,7 +154,7 @@ class RunConfig(BaseSettings):
     """Under torchrun: `ddp` copies the weights to every process, `fsdp` shares them out."""
     tensorboard: Path | None = None
     """Folder that also receives the metrics as TensorBoard events."""
-    seed: int = Field(123, ge=0)
+    seed: int = Field(123, ge=0, lt=2**63)
     """Fixes initial weights, data order and dropout."""
     optim: OptimConfig = OptimConfig()
     """The optimizer."""
@@ -149,6 +162,13 @@ class RunConfig(BaseSettings):
     """`auto` takes a GPU if there is one; else `cpu`, `cuda`, `cuda:1`, ..."""
     num_threads: PositiveInt | None = None
     """CPU threads of the tensor library; left out: its own choice."""
+
+    @field_validator("out")
+    @classmethod
+    def _need_name(cls, value: Path) -> Path:
+        if value.name in ("", ".."):
+            raise ValueError(f"{value} is no name for a checkpoint; add one")
+        return value
 
     def to_toml(self) -> str:
         """Write the resolved settings as TOML; what is absent (None) is left out, and whether the run went on."""
@@ -205,7 +225,9 @@ class PretrainConfig(RunConfig):
     def _check_combinations(self) -> Self:
         if self.weights is not None and len(self.weights) != len(self.data):
             raise ValueError(f"--weights: {len(self.weights)} shares for {len(self.data)} times --data")
-        if self.base is not None:
+        if self.base is None:
+            self.model.build(self.vocab_size, PRESETS[self.preset] if self.preset is not None else None)
+        else:
             sizes = sorted(self.model.model_fields_set - {"dropout"})
             if sizes:
                 raise ValueError(f"--model.{sizes[0].replace('_', '-')}: --base brings its own shape; leave it out")
@@ -243,7 +265,7 @@ class ClassifyConfig(RunConfig):
     """Share of each class held out to choose the weights by."""
     test_fraction: float = Field(0.2, gt=0, lt=1)
     """Share of each class held out to report on."""
-    split_seed: int = Field(123, ge=0)
+    split_seed: int = Field(123, ge=0, lt=2**63)
     """Fixes what is dropped and how the rest is split, apart from `seed`."""
     warmup_lm_steps: int = Field(1000, ge=0)
     """Without a base: steps of next-token training on the training texts before the classes are learned."""
@@ -262,6 +284,7 @@ class ClassifyConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_fractions(self) -> Self:
+        self.model.build(self.vocab_size)
         if self.valid_fraction + self.test_fraction >= 1:
             raise ValueError("--valid-fraction and --test-fraction must leave something to train on")
         return self
@@ -295,7 +318,7 @@ class DemoConfig(BaseSettings):
     """Directory that receives the three checkpoints."""
     overwrite: bool = False
     """Replace checkpoints that are already there."""
-    seed: int = Field(123, ge=0)
+    seed: int = Field(123, ge=0, lt=2**63)
     """Fixes data, initial weights and order."""
     num_threads: PositiveInt | None = None
     """CPU threads of the tensor library; left out: its own choice."""
@@ -325,9 +348,14 @@ class EvaluateConfig(BaseSettings):
 
 
 def render_toml(values: dict[str, Any]) -> str:
-    """Write one level of values and one level of tables; JSON's scalars and lists are valid TOML."""
+    """Write one level of values and one level of tables."""
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
+    lines = [f"{key} = {render_value(value)}" for key, value in values.items() if key not in tables]
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {render_value(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def render_value(value: Any) -> str:
+    """Write a scalar or a list as JSON, which is valid TOML but for escaped surrogates and a bare DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

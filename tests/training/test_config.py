@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from training.config import ClassifyConfig, DemoConfig, EvaluateConfig, InstructConfig, PretrainConfig
+from training.config import (
+    ClassifyConfig,
+    DemoConfig,
+    EvaluateConfig,
+    InstructConfig,
+    ModelShape,
+    OptimConfig,
+    PretrainConfig,
+    RunConfig,
+)
 
 CONFIGS = [PretrainConfig, ClassifyConfig, InstructConfig, DemoConfig, EvaluateConfig]
 
@@ -68,3 +77,35 @@ def test_importing_the_configs_does_not_import_torch() -> None:
 def test_settings_that_contradict_each_other_are_refused_by_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         PretrainConfig.model_validate({"data": "a.txt", "out": "runs/x", **changes})
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\U0001f600 caf\u00e9", 'a\x7f\x01"\\\n'], ids=["beyond 16 bits", "control characters"]
+)
+def test_settings_with_any_characters_come_back_from_toml(prompt: str) -> None:
+    config = PretrainConfig(out=Path("x"), data=(Path("d.txt"),), sample_prompts=(prompt,))
+    assert tomllib.loads(config.to_toml())["sample_prompts"] == [prompt]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_rate_must_be_a_number_that_a_file_can_hold(value: str) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        OptimConfig.model_validate({"weight_decay": float(value)})
+
+
+def test_sizes_that_do_not_fit_together_are_one_line_before_any_text_is_read() -> None:
+    with pytest.raises(ValidationError) as caught:
+        PretrainConfig(out=Path("x"), data=(Path("d.txt"),), model=ModelShape(n_head=3))
+    (error,) = caught.value.errors()
+    assert error["msg"] == "Value error, --model: n_embd (128) must be a multiple of n_head (3)"
+
+
+def test_a_seed_fits_every_generator() -> None:
+    with pytest.raises(ValidationError, match="seed"):
+        RunConfig(out=Path("x"), seed=2**63)
+
+
+@pytest.mark.parametrize("out", ["/", ".", ".."])
+def test_a_checkpoint_needs_a_name(out: str) -> None:
+    with pytest.raises(ValidationError, match="no name for a checkpoint"):
+        RunConfig(out=Path(out))
