@@ -59,21 +59,25 @@ class OnDisk:
         self._write = write
 
     def save(self, step: int, model: nn.Module) -> None:
-        place = self._place(step)
-        self._write(place, model)
-        link = self._folder / ".best"
-        link.unlink(missing_ok=True)
-        link.symlink_to(place.name)
-        os.replace(link, self._folder / "best")
+        self._write(self._place(step), model)
+        self._point_to(step)
 
     def load(self, step: int, model: nn.Module) -> None:
         load = load_classifier if isinstance(model, GPTClassifier) else load_gpt
         copy_weights(dict(load(self._place(step)).named_parameters()), model)
 
     def forget_all_but(self, step: int) -> None:
+        if self._place(step).exists():
+            self._point_to(step)  # a run that was killed may have named a later one
         for place in self._folder.glob("best-*"):
             if place != self._place(step):
                 shutil.rmtree(place, ignore_errors=True)
+
+    def _point_to(self, step: int) -> None:
+        link = self._folder / ".best"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._place(step).name)
+        os.replace(link, self._folder / "best")
 
     def _place(self, step: int) -> Path:
         return self._folder / f"best-{step:08d}"

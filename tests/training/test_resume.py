@@ -178,6 +178,10 @@ def test_the_best_weights_of_a_snapshot_outlive_better_ones_that_were_lost(tmp_p
     best.save(8, model)
     assert {path.name for path in tmp_path.iterdir()} == {"best-00000004", "best-00000008", "best"}
     assert (tmp_path / "best").resolve().name == "best-00000008"
+    best.forget_all_but(4)  # the next snapshot after that, should it still speak of the older
+    assert {path.name for path in tmp_path.iterdir()} == {"best-00000004", "best"}
+    assert (tmp_path / "best").resolve().name == "best-00000004"
+    best.save(8, model)
     best.forget_all_but(8)
     assert {path.name for path in tmp_path.iterdir()} == {"best-00000008", "best"}
 
