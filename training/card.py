@@ -12,13 +12,13 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config import RunConfig
 from training.curves import Run, draw
-from training.run_folder import METRICS_FILE
+from training.run_folder import METRICS_FILE, SETTINGS_FILE
 from training.state import TrainerState
 from training.tracking import MetricsLog
 
 TASKS = {"base": "text-generation", "chat": "text-generation", "classifier": "text-classification"}
 
-SETTINGS_FILE, PLOT_FILE = "run.toml", "curves.png"
+PLOT_FILE = "curves.png"
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from training.config import RunConfig
 from training.parallel import World
+from training.run_lock import RunLock
 from training.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -106,13 +107,22 @@ def run_folder(config: RunConfig) -> Iterator[RunFolder]:
 
     Raises:
         OutputError: `out` is taken, an interrupted run is in the way or had other settings, or the folder cannot be
-            written to.
+            made.
+        LockError: another process runs there.
     """
-    world = World.current()
     folder = RunFolder(folder_of(config.out), config.keep_last)
-    world.alone(lambda: prepare(folder, config))
+    with RunLock(folder.path) as lock:
+        World.current().alone(lambda: prepare(folder, config, lock))
+        with kept_or_removed(folder):
+            yield folder
+
+
+@contextmanager
+def kept_or_removed(folder: RunFolder) -> Iterator[None]:
+    """Decide about a folder when the run in it ends, as `run_folder` says."""
+    world = World.current()
     try:
-        yield folder
+        yield
     except StoppedError:
         best = folder.path / "best"
         meanwhile = f"; the best weights so far can be served from {best}" if best.exists() else ""
@@ -136,6 +146,7 @@ def is_finished(config: RunConfig) -> bool:
 
     Raises:
         OutputError: there is a checkpoint, but one of other settings.
+        LockError: another process is about to come to that end.
     """
     folder = RunFolder(folder_of(config.out))
     stored, unfinished = read_settings(config.out), read_settings(folder.path)
@@ -144,16 +155,22 @@ def is_finished(config: RunConfig) -> bool:
     if folder.is_resumable and (unfinished or {}).get("overwrite"):
         return False  # begun to replace that checkpoint
     must_be_same(config, stored, f"the checkpoint {config.out} was made with")
-    shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.path.is_dir():
+        with RunLock(folder.path) as lock:
+            lock.take()
+            shutil.rmtree(folder.path, ignore_errors=True)
     return True
 
 
-def prepare(folder: RunFolder, config: RunConfig) -> None:
-    """Make the folder of a run, or clear what does not belong to it out of the way.
+def prepare(folder: RunFolder, config: RunConfig, lock: RunLock) -> None:
+    """Make and take the folder of a run, or clear what does not belong to it out of the way.
 
     Raises:
         OutputError: see `run_folder`.
+        LockError: likewise.
     """
+    if folder.path.is_dir():
+        lock.take()
     path, interrupted = folder.path, read_settings(folder.path)
     goes_on = config.resume and interrupted is not None
     if folder.is_resumable and not config.resume and not config.overwrite:
@@ -168,6 +185,7 @@ def prepare(folder: RunFolder, config: RunConfig) -> None:
         if not goes_on:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
+            lock.take()
             (path / SETTINGS_FILE).write_text(config.to_toml(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"--out: {path} cannot be made: {error.strerror}") from None

@@ -1,0 +1,67 @@
+"""Two real processes that want one folder."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_run_folder import finish, make_run
+from training.run_folder import is_finished, run_folder
+from training.run_lock import LockError, RunLock
+
+OTHER = """
+import os, sys
+from pathlib import Path
+from training.config import RunConfig
+from training.run_folder import run_folder
+with run_folder(RunConfig(out=Path(sys.argv[1]), device="cpu")):
+    if os.fork():  # a worker, which outlives it
+        print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
+    """A run to `out` in a process of its own, with a forked worker that ends when `stdin` is closed."""
+    command = [sys.executable, "-c", OTHER, str(tmp_path / "out")]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+def test_a_second_run_to_the_same_place_is_refused_and_harms_nothing(
+    tmp_path: Path, other: "subprocess.Popen[str]", changes: dict[str, object]
+) -> None:
+    settings = (tmp_path / "out.run" / "run.toml").read_text()
+    message = f"--out: .*out.run is in use by process {other.pid} on "
+    with pytest.raises(LockError, match=message), run_folder(make_run(tmp_path / "out", **changes)):
+        pass
+    assert (tmp_path / "out.run" / "run.toml").read_text() == settings
+
+
+def test_a_run_that_is_coming_to_its_end_is_left_to_it(tmp_path: Path, other: "subprocess.Popen[str]") -> None:
+    config = make_run(tmp_path / "out", resume=True)
+    finish(config)
+    with pytest.raises(LockError, match=f"process {other.pid}"):
+        is_finished(config)
+    assert (tmp_path / "out.run").exists()
+
+
+def test_a_killed_run_lets_go_though_its_workers_live(tmp_path: Path, other: "subprocess.Popen[str]") -> None:
+    other.kill()
+    other.wait()
+    with run_folder(make_run(tmp_path / "out")) as folder:
+        assert folder.path.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with RunLock(tmp_path) as lock, pytest.raises(LockError, match="cannot be written to: Is a directory"):
+        lock.take()
