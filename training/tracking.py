@@ -124,7 +124,7 @@ def open_events(folder: Path, resume_step: int | None) -> Any:
     """Return a writer of TensorBoard events, which hides those after the step that a run goes on from.
 
     Raises:
-        TrackingError: TensorBoard is not installed.
+        TrackingError: TensorBoard is not installed, or the folder cannot be written to.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -132,4 +132,7 @@ def open_events(folder: Path, resume_step: int | None) -> Any:
         raise TrackingError(
             "--tensorboard: TensorBoard is not installed; pip install 'groundup[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)
+    try:
+        return SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)
+    except OSError as error:
+        raise TrackingError(f"--tensorboard: {folder} cannot be written to: {error.strerror}") from None

@@ -83,3 +83,9 @@ def test_tensorboard_that_is_not_installed_is_named_before_the_run(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(TrackingError, match=r"--tensorboard: .*groundup\[tensorboard\]"):
         MetricsLog(tensorboard=tmp_path)
+
+
+def test_a_folder_of_events_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrackingError, match=r"^--tensorboard: .* cannot be written to: Not a directory"):
+        MetricsLog(tensorboard=tmp_path / "file" / "events")
