@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from model.config import GPTConfig
 from model.convert import PublicTensor
 from model.directory import CheckpointError, read_json
