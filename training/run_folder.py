@@ -129,7 +129,7 @@ def kept_or_removed(folder: RunFolder) -> Iterator[None]:
         logger.info("stopped at step %d; the same command with --resume goes on%s", folder.resume_step, meanwhile)
         return
     except BaseException:
-        if world.is_first and not folder.is_resumable and not folder.metrics.exists():
+        if world.is_first and not (folder.is_resumable or folder.metrics.exists() or folder.data.exists()):
             shutil.rmtree(folder.path)
         raise
     if world.is_first:

@@ -32,10 +32,12 @@ def test_the_folder_lasts_as_long_as_the_run(tmp_path: Path) -> None:
     assert not folder.path.exists()
 
 
-def fail(out: Path, *, has_metrics: bool) -> None:
+def fail(out: Path, *, has_metrics: bool = False, has_data: bool = False) -> None:
     with run_folder(make_run(out)) as folder:
         if has_metrics:
             folder.metrics.write_text("{}")
+        if has_data:
+            folder.data.mkdir()
         raise RuntimeError("the run went wrong")
 
 
@@ -45,10 +47,17 @@ def test_metrics_of_a_failed_run_stay(tmp_path: Path) -> None:
     assert (tmp_path / "out.run" / "metrics.jsonl").exists()
 
 
-def test_a_run_that_fails_before_training_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_fails_before_it_did_anything_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        fail(tmp_path / "out", has_metrics=False)
+        fail(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_prepared_before_a_failure_is_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "out", has_data=True)
+    with run_folder(make_run(tmp_path / "out", resume=True)) as folder:
+        assert folder.data.exists()
 
 
 def test_a_stopped_run_leaves_its_folder_and_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
