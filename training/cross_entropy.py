@@ -13,8 +13,9 @@ from torch import Tensor
 IGNORE_INDEX = -100
 """Target of a position that teaches nothing: prompt, padding. The framework's own default."""
 
-CHUNK = {"cpu": 2**24, "cuda": 2**28}
-"""Logits alive at once, by kind of device: few enough for its memory, enough to keep its matrix units busy."""
+CHUNK = {"cpu": 2**26, "cuda": 2**28}
+"""Logits alive at once, by kind of device: few enough for its memory, enough that adding up
+the chunks costs little: at 2**24 a CPU loses a sixth in bfloat16, at 2**26 a hundredth (1336 x 768, V = 50257)."""
 
 
 class Scores(NamedTuple):
@@ -99,10 +100,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def loss_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of logits (n, V), which are overwritten, and its gradient with respect to them."""
+    """Return the summed loss of logits (n, V), and its gradient with respect to them."""
     is_target = targets != IGNORE_INDEX
     places = targets.where(is_target, 0)[:, None]  # (n, 1)
-    log_probs = logits.sub_(logits.logsumexp(-1, keepdim=True))
+    log_probs = torch.log_softmax(logits, -1)  # one pass, where logsumexp and a difference are five
     loss = -(log_probs.gather(1, places)[:, 0] * is_target).sum()
     gradient = log_probs.exp_()  # the softmax, less one at the target
     gradient.scatter_add_(1, places, gradient.new_full((), -1.0).expand_as(places))
