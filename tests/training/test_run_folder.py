@@ -12,11 +12,16 @@ def make_run(out: Path, **changes: object) -> RunConfig:
 
 def interrupt(config: RunConfig, step: int = 7) -> RunFolder:
     """Leave the folder of a run behind that was killed after a snapshot."""
-    with pytest.raises(KeyboardInterrupt), run_folder(config) as folder:
+    with pytest.raises(KeyboardInterrupt):
+        kill(config, step)
+    return RunFolder(config.out.with_name(config.out.name + ".run"))
+
+
+def kill(config: RunConfig, step: int) -> None:
+    with run_folder(config) as folder:
         (folder.path / "snapshots" / f"step-{step:08d}").mkdir(parents=True)
         folder.metrics.write_text("{}\n")
         raise KeyboardInterrupt
-    return folder
 
 
 def finish(config: RunConfig) -> None:
