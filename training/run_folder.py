@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import RunConfig
+from training.data.errors import DataError, UnfinishedError
 from training.parallel import World
 from training.run_lock import RunLock
 from training.snapshots import Snapshots
@@ -128,8 +129,10 @@ def kept_or_removed(folder: RunFolder) -> Iterator[None]:
         meanwhile = f"; the best weights so far can be served from {best}" if best.exists() else ""
         logger.info("stopped at step %d; the same command with --resume goes on%s", folder.resume_step, meanwhile)
         return
-    except BaseException:
-        if world.is_first and not (folder.is_resumable or folder.metrics.exists() or folder.data.exists()):
+    except BaseException as error:
+        is_text_at_fault = isinstance(error, DataError) and not isinstance(error, UnfinishedError)
+        has_data = folder.data.exists() and not is_text_at_fault
+        if world.is_first and not (folder.is_resumable or folder.metrics.exists() or has_data):
             shutil.rmtree(folder.path)
         raise
     if world.is_first:

@@ -33,7 +33,7 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.is_set:
             self.is_set, self._first_s = True, time.monotonic()
-        elif time.monotonic() - self._first_s > self._echo_s:
+        elif time.monotonic() - self._first_s >= self._echo_s:
             self._restore()
             signal.raise_signal(number)
 

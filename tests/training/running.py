@@ -23,15 +23,24 @@ class Run:
         """Wait for a good end."""
         assert self.process.wait(150) == 0, self.log.read_text()
 
+    @property
+    def is_over(self) -> bool:
+        return self.process.poll() is not None
+
     def wait_for_step(self, folder: Path, step: int) -> None:
         """Wait until so many steps are logged."""
-        metrics = folder / "metrics.jsonl"
 
         def has_come() -> bool:
-            assert self.process.poll() is None, self.log.read_text()
-            return metrics.exists() and metrics.read_text().count('"train"') >= step
+            assert not self.is_over, self.log.read_text()
+            return steps_in(folder) >= step
 
         poll(has_come, 100, f"no step {step}")
+
+
+def steps_in(folder: Path) -> int:
+    """Return how many steps the metrics in a run's folder tell of."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_text().count('"train"') if metrics.exists() else 0
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.program import poll
-from tests.training.running import started
+from tests.training.running import started, steps_in
 
 KILLS = int(os.environ.get("GROUNDUP_KILLS", "3"))
 STEPS = 200 if KILLS > 3 else 60
@@ -127,14 +127,17 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(texts: l
     with Collector(whole), started(command(texts, whole), log_of(whole)) as run:
         run.wait()
     with Collector(killed):
-        for number, step in enumerate(sorted(rng.choices(range(STEPS), k=KILLS))):
+        # Not in the last steps: a kill must come before the end, also where the snapshot it waits for was overlooked.
+        for number, step in enumerate(sorted(rng.choices(range(STEPS - 20), k=KILLS))):
             with started(command(texts, killed), log_of(killed)) as run:
                 run.wait_for_step(folder, step)
                 if number % 2:  # in the middle of a snapshot
-                    poll(lambda: any(folder.glob("snapshots/.step-*")) or run.process.poll() is not None, 60, "none")
+                    last = steps_in(folder) + 11
+                    poll(lambda last=last: any(folder.glob("snapshots/.step-*")) or steps_in(folder) > last, 60, "none")
                 else:
                     time.sleep(rng.random() * 0.05)
                 run.process.send_signal(signal.SIGKILL)
+                assert run.process.wait() == -signal.SIGKILL
         with started(command(texts, killed), log_of(killed)) as run:
             run.wait()
     assert_same_run(killed, whole)

@@ -54,7 +54,7 @@ def test_every_schedule_begins_its_warm_up_above_zero_and_ends_at_its_last_value
 
 
 def test_wsd_may_fall_from_the_end_of_the_warm_up_on() -> None:
-    config = OptimConfig(warmup=0.5, decay=1.0, final_lr=0, schedule="wsd")
+    config = OptimConfig(warmup=0.5, decay=0.5, final_lr=0, schedule="wsd")
     linear = config.model_copy(update={"schedule": "linear"})
     assert [lr_factor(s, 20, config) for s in range(20)] == [lr_factor(s, 20, linear) for s in range(20)]
 

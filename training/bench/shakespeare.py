@@ -65,7 +65,7 @@ def run_ours(text: str, *, steps: int, lr: float, seed: int) -> Outcome:
         tokenizer = train_bpe([], vocab_size=262)
         model = GPT(SHAPE.build(tokenizer.vocab_size))
         config = PretrainConfig(
-            out=Path(),
+            out=Path("nowhere"),
             data=(Path(),),
             steps=steps,
             batch_size=BATCH_SIZE,

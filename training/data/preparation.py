@@ -20,7 +20,7 @@ from training.data.assembly import assemble
 from training.data.claim import PLAN, claim, hold, working_folder
 from training.data.config import PrepareConfig
 from training.data.encoding import fingerprint
-from training.data.errors import DataError
+from training.data.errors import DataError, UnfinishedError
 from training.data.holdout import TRAIN, VALID, bytes_by_bin, choose_bins, is_held_out
 from training.data.pieces import Piece, finished, read_piece, tokenize_piece
 from training.data.shards import read_manifest, sync_folder
@@ -70,10 +70,12 @@ def prepare(config: PrepareConfig, tokenizer: Tokenizer | None = None) -> None:
                 tokenize(config, pieces)
                 finish(config, pieces, tokenizer)
     except WorkerLostError as error:
-        raise DataError(f"--num-workers: {error}; what is finished is kept: --resume goes on from there") from error
+        raise UnfinishedError(
+            f"--num-workers: {error}; what is finished is kept: --resume goes on from there"
+        ) from error
     except OSError as error:
         what = f"{error.filename or work}: {error.strerror or error}"
-        raise DataError(f"--out: {what}; what is finished is kept: --resume goes on from there") from error
+        raise UnfinishedError(f"--out: {what}; what is finished is kept: --resume goes on from there") from error
 
 
 def plan_pieces(config: PrepareConfig, work: Path) -> list[Piece]:
