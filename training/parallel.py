@@ -108,5 +108,6 @@ def join(device: str) -> Iterator[World]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World.current()
+        dist.barrier()  # none leaves while another still speaks
     finally:
         dist.destroy_process_group()

@@ -40,6 +40,7 @@ def main(out: Path) -> None:
     if not dist.is_initialized() or dist.get_rank() == 0:
         save_file(tensors, out)
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
