@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,15 @@ def test_the_first_signal_only_sets_the_flag(number: signal.Signals) -> None:
         assert stop.is_set
 
 
+@pytest.fixture
+def _python_interrupts() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which a shell takes from programs that it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_python_interrupts")
 def test_the_second_interrupt_is_an_interrupt() -> None:
     with StopRequest(echo_s=0) as stop:
         os.kill(os.getpid(), signal.SIGINT)
