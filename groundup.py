@@ -48,12 +48,20 @@ VERBS = {
     "data prepare": Verb(
         "training.data.config:PrepareConfig", "training.data.preparation:run", "turn texts into token shards"
     ),
-    "pretrain": Verb("training.config:PretrainConfig", "training.pretrain:run", "teach a model to continue text"),
-    "classify": Verb("training.config:ClassifyConfig", "training.classify:run", "teach a model to label texts"),
-    "instruct": Verb("training.config:InstructConfig", "training.instruct:run", "teach a base model to answer"),
-    "evaluate": Verb("training.config:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"),
+    "pretrain": Verb(
+        "training.config.pretrain:PretrainConfig", "training.pretrain:run", "teach a model to continue text"
+    ),
+    "classify": Verb(
+        "training.config.classify:ClassifyConfig", "training.classify:run", "teach a model to label texts"
+    ),
+    "instruct": Verb(
+        "training.config.instruct:InstructConfig", "training.instruct:run", "teach a base model to answer"
+    ),
+    "evaluate": Verb(
+        "training.config.evaluate:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"
+    ),
     "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
-    "train-demo": Verb("training.config:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
+    "train-demo": Verb("training.config.demo:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
     "bench-training": Verb(
         "training.bench.settings:PeerBenchSettings", "training.bench.command:run", "measure the training beside nanoGPT"
     ),

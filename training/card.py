@@ -10,7 +10,7 @@ from model.classifier import GPTClassifier
 from model.directory import Checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.curves import Run, draw
 from training.run_folder import METRICS_FILE, SETTINGS_FILE
 from training.state import TrainerState

@@ -16,7 +16,8 @@ from model.tokenizer import Tokenizer
 from training.baselines import naive_bayes, tfidf_logistic_regression
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
-from training.config import ClassifyConfig, OptimConfig
+from training.config.classify import ClassifyConfig
+from training.config.run import OptimConfig
 from training.data.classification import (
     Example,
     Split,

@@ -20,15 +20,12 @@ import torch
 from model.checkpoint import load_gpt
 from training.card import Card, save_run
 from training.classify import build_classifier, classify
-from training.config import (
-    ClassifyConfig,
-    DemoConfig,
-    InstructConfig,
-    ModelShape,
-    OptimConfig,
-    PretrainConfig,
-    RunConfig,
-)
+from training.config.classify import ClassifyConfig
+from training.config.demo import DemoConfig
+from training.config.instruct import InstructConfig
+from training.config.pretrain import PretrainConfig
+from training.config.run import OptimConfig, RunConfig
+from training.config.shape import ModelShape
 from training.data import spam, stories, tasks
 from training.data.classification import Example, Split
 from training.data.conversations import conversations

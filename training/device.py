@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 
 
 def set_up_torch(config: RunConfig) -> None:

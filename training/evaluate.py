@@ -21,7 +21,7 @@ from model.classifier import GPTClassifier
 from model.directory import Checkpoint, read_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from training.config import EvaluateConfig
+from training.config.evaluate import EvaluateConfig
 from training.data.classification import TextBatches, read_examples
 from training.data.corpus import is_prepared
 from training.data.encoding import fingerprint, text_bytes

@@ -18,7 +18,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
-from training.config import InstructConfig
+from training.config.instruct import InstructConfig
 from training.data.encoding import fingerprint
 from training.data.errors import DataError
 from training.data.instruction import Conversation, ConversationBatches, read_conversations

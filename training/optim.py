@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import AdamW, Optimizer
 
 from model.gpt import Attention, GatedMLP
-from training.config import OptimConfig
+from training.config.run import OptimConfig
 from training.shared_model import local, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.tracking import TrackingError, read_records
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
 from training.data.corpus import Corpus, load_corpus
 from training.evaluate import Metrics, loss_metrics

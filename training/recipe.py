@@ -8,7 +8,7 @@ from typing import Any
 
 from model.config import GPTConfig
 from training.best import OnDisk
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.device import pick_device, set_up_torch
 from training.hardware import Meter
 from training.parallel import World, join

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.data.errors import DataError, UnfinishedError
 from training.parallel import World
 from training.run_lock import RunLock

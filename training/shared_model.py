@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from model.gpt import Block
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.device import pick_device
 from training.parallel import World
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.best import BestWeights, InMemory, copy_weights
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.data.batches import Batches
 from training.ema import ExponentialAverage
 from training.hardware import Meter

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from groundup import parse
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/training"

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tests.tiny import make_config, make_gpt
-from training.config import OptimConfig
+from training.config.run import OptimConfig
 from training.optim import build_optimizers
 from training.shared_model import whole
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.data.batches import share
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
 from training.parallel import join

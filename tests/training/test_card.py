@@ -6,7 +6,7 @@ from model.checkpoint import load_gpt
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.card import Card, render_card, save_run
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.state import TrainerState
 from training.tracking import MetricsLog
 

@@ -9,7 +9,7 @@ from model.checkpoint import load_classifier, load_gpt
 from model.directory import read_checkpoint
 from model.tokenizer import Tokenizer
 from training.classify import build_classifier, compare, load_split, run
-from training.config import ClassifyConfig
+from training.config.classify import ClassifyConfig
 from training.data.classification import Example, Split
 from training.data.errors import DataError
 

@@ -7,16 +7,13 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from training.config import (
-    ClassifyConfig,
-    DemoConfig,
-    EvaluateConfig,
-    InstructConfig,
-    ModelShape,
-    OptimConfig,
-    PretrainConfig,
-    RunConfig,
-)
+from training.config.classify import ClassifyConfig
+from training.config.demo import DemoConfig
+from training.config.evaluate import EvaluateConfig
+from training.config.instruct import InstructConfig
+from training.config.pretrain import PretrainConfig
+from training.config.run import OptimConfig, RunConfig
+from training.config.shape import ModelShape
 
 CONFIGS = [PretrainConfig, ClassifyConfig, InstructConfig, DemoConfig, EvaluateConfig]
 
@@ -59,7 +56,8 @@ def test_the_environment_can_set_what_a_flag_can(monkeypatch: pytest.MonkeyPatch
 
 
 def test_importing_the_configs_does_not_import_torch() -> None:
-    code = "import sys, training.config; sys.exit('torch' in sys.modules)"
+    modules = ", ".join(config.__module__ for config in CONFIGS)
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from model.directory import read_checkpoint
-from training.config import DemoConfig, ModelShape
+from training.config.demo import DemoConfig
+from training.config.shape import ModelShape
 from training.demo import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
 from training.run_folder import OutputError
 from training.state import TrainerState

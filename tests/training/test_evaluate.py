@@ -9,7 +9,7 @@ from model.chat import DEFAULT_TEMPLATE, ChatTemplate
 from model.checkpoint import load_gpt
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.config import EvaluateConfig
+from training.config.evaluate import EvaluateConfig
 from training.data.config import PrepareConfig
 from training.data.errors import DataError
 from training.data.instruction import conversation

@@ -11,7 +11,7 @@ from model.checkpoint import load_gpt, save_checkpoint
 from model.directory import CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.config import InstructConfig
+from training.config.instruct import InstructConfig
 from training.data.errors import DataError
 from training.data.instruction import conversation
 from training.evaluate import answer, exact_match

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from model.classifier import GPTClassifier
 from tests.tiny import make_config, make_gpt
 from training import optim
-from training.config import OptimConfig
+from training.config.run import OptimConfig
 from training.optim import Muon, build_optimizers, lr_factor, orthogonalize, set_lr
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.parallel import World
 from training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from model.directory import CheckpointError, read_checkpoint
 from model.generate import generate
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 from training.data.tokens import TokenWindows, covering_batches
 from training.device import set_up_torch
 from training.pretrain import build_model, pretrain, run

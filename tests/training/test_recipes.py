@@ -13,7 +13,7 @@ from model.checkpoint import load_gpt, save_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training import pretrain
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.toml"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
 from training.best import OnDisk
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.data.batches import share
 from training.loss import Batch, LossSums, next_token_loss
 from training.snapshots import SnapshotError, Snapshots

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.run_folder import OutputError, RunFolder, StoppedError, is_finished, run_folder
 
 

@@ -14,7 +14,7 @@ from training.run_lock import LockError, RunLock
 OTHER = """
 import os, sys
 from pathlib import Path
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.run_folder import run_folder
 with run_folder(RunConfig(out=Path(sys.argv[1]), device="cpu")):
     if os.fork():  # a worker, which outlives it

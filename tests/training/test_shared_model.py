@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.gpt import GPT, Block
 from tests.tiny import make_config, make_gpt
-from training.config import RunConfig
+from training.config.run import RunConfig
 from training.loss import Batch, next_token_loss
 from training.shared_model import SharedModel, recompute_blocks
 from training.trainer import Trainer

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
-from training.config import OptimConfig, RunConfig
+from training.config.run import OptimConfig, RunConfig
 from training.data.batches import Batches
 from training.device import pick_device
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss

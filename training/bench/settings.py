@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 
 
 class PeerBenchSettings(BaseSettings):

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from model.gpt import GPT
 from training.bench.peer import load_peer, quiet, run_script
-from training.config import ModelShape, OptimConfig, PretrainConfig
+from training.config.pretrain import PretrainConfig
+from training.config.run import OptimConfig
+from training.config.shape import ModelShape
 from training.data.tokens import TokenWindows
 from training.loss import next_token_loss
 from training.trainer import Trainer

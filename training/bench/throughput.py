@@ -20,7 +20,8 @@ from torch import Tensor
 from model.config import GPTConfig
 from model.gpt import GPT
 from training.bench.peer import Peer
-from training.config import OptimConfig, PretrainConfig
+from training.config.pretrain import PretrainConfig
+from training.config.run import OptimConfig
 from training.data.tokens import TokenWindows
 from training.loss import next_token_loss
 from training.trainer import Trainer

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from training.config import RunConfig
+from training.config.run import RunConfig
 
 _SETTINGS = SettingsConfigDict(**(RunConfig.model_config | {"env_prefix": "GROUNDUP_DATA_"}))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.tokenizer import Tokenizer, load_tokenizer
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches, InOrder
 from training.data.config import PrepareConfig
 from training.data.documents import Documents

@@ -7,7 +7,7 @@ from datatrove.data import Document
 from datatrove.pipeline.tokens.tokenizer import DocumentTokenizer
 
 from model.tokenizer import Tokenizer
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 from training.data.config import PrepareConfig
 from training.data.corpus import load_corpus, open_and_split, open_sides, split_files
 from training.data.errors import DataError

@@ -16,7 +16,7 @@ import pytest
 
 import groundup
 from model.tokenizer import Tokenizer
-from training.config import PretrainConfig
+from training.config.pretrain import PretrainConfig
 from training.data.claim import hold
 from training.data.config import PrepareConfig
 from training.data.corpus import load_corpus
