@@ -58,10 +58,12 @@ VERBS = {
         "training.config.instruct:InstructConfig", "training.instruct:run", "teach a base model to answer"
     ),
     "evaluate": Verb(
-        "training.config.evaluate:EvaluateConfig", "training.evaluate:run", "measure a checkpoint on a file"
+        "training.config.evaluate:EvaluateConfig", "training.evaluation.command:run", "measure a checkpoint on a file"
     ),
     "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
-    "train-demo": Verb("training.config.demo:DemoConfig", "training.demo:run", "train the three demo models, on a CPU"),
+    "train-demo": Verb(
+        "training.config.demo:DemoConfig", "training.demo.command:run", "train the three demo models, on a CPU"
+    ),
     "bench-training": Verb(
         "training.bench.settings:PeerBenchSettings", "training.bench.command:run", "measure the training beside nanoGPT"
     ),

@@ -30,7 +30,8 @@ from training.data.classification import (
 )
 from training.data.encoding import encode_documents, fingerprint
 from training.data.tokens import TokenWindows
-from training.evaluate import Metrics, label_metrics, predict
+from training.evaluation.labels import label_metrics, predict
+from training.evaluation.text import Metrics
 from training.loss import label_loss, next_token_loss
 from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log

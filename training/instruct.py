@@ -22,7 +22,8 @@ from training.config.instruct import InstructConfig
 from training.data.encoding import fingerprint
 from training.data.errors import DataError
 from training.data.instruction import Conversation, ConversationBatches, read_conversations
-from training.evaluate import Metrics, answer, exact_match, loss_metrics
+from training.evaluation.answers import answer, exact_match
+from training.evaluation.text import Metrics, loss_metrics
 from training.loss import next_token_loss
 from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log

@@ -22,7 +22,7 @@ from training.card import Card, repeat_command, save_run
 from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
 from training.data.corpus import Corpus, load_corpus
-from training.evaluate import Metrics, loss_metrics
+from training.evaluation.text import Metrics, loss_metrics
 from training.loss import Batch, next_token_loss, next_token_scores, token_byte_lengths
 from training.parallel import World
 from training.recipe import conduct, keeping, must_be_over, open_log

@@ -14,7 +14,7 @@ from tests.tiny import make_config, make_gpt
 from training.config.instruct import InstructConfig
 from training.data.errors import DataError
 from training.data.instruction import conversation
-from training.evaluate import answer, exact_match
+from training.evaluation.answers import answer, exact_match
 from training.instruct import instruct, run, split_conversations
 from training.vocabulary import train_bpe
 

@@ -6,6 +6,7 @@ Only the names it publishes are known here: `GPTConfig`, `GPT`, `configure_optim
 import contextlib
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,8 @@ def run_script(folder: Path, text: str, flags: Sequence[str], work: Path) -> dic
     data = copy / "data" / "shakespeare_char"
     (data / "input.txt").write_text(text, encoding="utf-8")
     for command in (["data/shakespeare_char/prepare.py"], ["train.py", "config/train_shakespeare_char.py", *flags]):
-        done = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # its script sets none
+        done = subprocess.run([sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise ValueError(f"--peer: {command[0]} failed: {done.stderr.strip().splitlines()[-1]}")
     checkpoint: dict[str, Any] = torch.load(copy / "out-shakespeare-char" / "ckpt.pt", weights_only=True)

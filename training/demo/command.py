@@ -26,12 +26,12 @@ from training.config.instruct import InstructConfig
 from training.config.pretrain import PretrainConfig
 from training.config.run import OptimConfig, RunConfig
 from training.config.shape import ModelShape
-from training.data import spam, stories, tasks
 from training.data.classification import Example, Split
-from training.data.conversations import conversations
 from training.data.encoding import encode_documents
 from training.data.tokens import TokenWindows, covering_batches
-from training.demo_results import Results, measure_answers, measure_labels, measure_text, sample_answers
+from training.demo import spam, stories, tasks
+from training.demo.conversations import conversations
+from training.demo.results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.device import set_up_torch
 from training.instruct import chat_tools, instruct
 from training.pretrain import build_model, pretrain
@@ -142,7 +142,7 @@ class Demo:
         size = self.size
         settings = PretrainConfig(
             **self._common(BASE, size.base_steps),
-            data=Path("training/data/stories.py"),
+            data=Path("training/demo/stories.py"),
             batch_size=8,
             model=size.model,
             vocab_size=size.vocab_size,
@@ -165,7 +165,7 @@ class Demo:
         results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",
-            data=f"{len(train):,} generated texts (`training/data/stories.py`): stories, word drills, sentences.",
+            data=f"{len(train):,} generated texts (`training/demo/stories.py`): stories, word drills, sentences.",
             metrics=results.summary,
             reproduce=self._command(),
         )
@@ -176,7 +176,7 @@ class Demo:
         """Finetune the base model on conversations, and count exact answers on what was held out."""
         settings = InstructConfig(
             **self._common(CHAT, self.size.chat_steps),
-            data=Path("training/data/conversations.py"),
+            data=Path("training/demo/conversations.py"),
             base=self.config.out / BASE,
             batch_size=48,
         )
@@ -189,7 +189,7 @@ class Demo:
         results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
         card = Card(
             summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
-            data=f"{len(train):,} generated conversations (`training/data/conversations.py`). One word in four and "
+            data=f"{len(train):,} generated conversations (`training/demo/conversations.py`). One word in four and "
             "two phrasings of each kind of task were held out by a rule fixed before training.",
             metrics=results.summary,
             reproduce=self._command(),
@@ -204,7 +204,7 @@ class Demo:
         labels = ["ham", "spam"]
         settings = ClassifyConfig(
             **self._common(SPAM, self.size.spam_steps, lr=1.5e-3),
-            data=Path("training/data/spam.py"),
+            data=Path("training/demo/spam.py"),
             base=self.config.out / BASE,
             batch_size=32,
         )
@@ -218,7 +218,7 @@ class Demo:
         results = measure_labels(rounded(model), split, labels, self.tokenizer)
         card = Card(
             summary="Tells spam from ham.",
-            data=f"{len(split.train):,} generated messages (`training/data/spam.py`); tested on clauses and words "
+            data=f"{len(split.train):,} generated messages (`training/demo/spam.py`); tested on clauses and words "
             "that training never saw.",
             metrics=results.summary,
             reproduce=self._command(),

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from training.data import words
+from training.demo import words
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import random
 import re
 from collections import Counter
 
-from training.data import plots
-from training.data.stories import base_documents, drill, story_request, tell, usage
+from training.demo import plots
+from training.demo.stories import base_documents, drill, story_request, tell, usage
 
 
 def stories(count: int, seed: int = 0) -> list[str]:

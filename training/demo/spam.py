@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from training.data.words import is_held_out, split_list
+from training.demo.words import is_held_out, split_list
 
 Label = Literal["ham", "spam"]
 

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from training.data import words
-from training.data.conversations import conversations
-from training.data.stories import base_documents
-from training.data.tasks import (
+from training.demo import words
+from training.demo.conversations import conversations
+from training.demo.stories import base_documents
+from training.demo.tasks import (
     EASY_KINDS,
     KINDS,
     KINDS_BY_NAME,

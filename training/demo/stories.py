@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from training.data import plots, words
+from training.demo import plots, words
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _PART = re.compile(r"<(\w):(.*?)>|([^<]+)")

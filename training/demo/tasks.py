@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.data import words
+from training.demo import words
 
 Message = dict[str, str]
 Split = Literal["train", "words", "templates", "both"]

@@ -4,8 +4,8 @@ import re
 
 from training.baselines import naive_bayes
 from training.data.classification import Example
-from training.data.spam import SCENES, messages
-from training.data.words import is_held_out
+from training.demo.spam import SCENES, messages
+from training.demo.words import is_held_out
 
 
 def test_half_of_the_messages_are_spam_and_none_repeats() -> None:

@@ -7,7 +7,7 @@ import pytest
 from model.directory import read_checkpoint
 from training.config.demo import DemoConfig
 from training.config.shape import ModelShape
-from training.demo import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
+from training.demo.command import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
 from training.run_folder import OutputError
 from training.state import TrainerState
 

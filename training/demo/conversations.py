@@ -6,8 +6,8 @@ It mixes the other generators and knows neither tokens nor models.
 import random
 from collections.abc import Iterator, Mapping
 
-from training.data.stories import story_request
-from training.data.tasks import Message, small_talk, training_tasks
+from training.demo.stories import story_request
+from training.demo.tasks import Message, small_talk, training_tasks
 
 STORY_SHARE, SMALL_TALK_SHARE, LONG_SHARE = 0.12, 0.05, 0.08
 """Shares of conversations that tell a story, that are manners only, and that have two or three turns."""

@@ -12,9 +12,10 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.baselines import WordNGram
 from training.classify import compare
-from training.data import tasks
 from training.data.classification import Split
-from training.evaluate import answer, text_metrics
+from training.demo import tasks
+from training.evaluation.answers import answer
+from training.evaluation.text import text_metrics
 
 SPLITS: dict[tasks.Split, str] = {"words": "new words", "templates": "new phrasing", "both": "both new"}
 """What the test holds out, and how a table calls it."""

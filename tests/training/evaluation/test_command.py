@@ -14,7 +14,10 @@ from training.data.config import PrepareConfig
 from training.data.errors import DataError
 from training.data.instruction import conversation
 from training.data.preparation import prepare
-from training.evaluate import answer, exact_match, label_metrics, open_tokens, run, text_metrics
+from training.evaluation.answers import answer, exact_match
+from training.evaluation.command import open_tokens, run
+from training.evaluation.labels import label_metrics
+from training.evaluation.text import text_metrics
 from training.vocabulary import train_bpe
 
 

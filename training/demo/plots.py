@@ -7,7 +7,7 @@ speech, by `x` if nobody known speaks. How these become sentences is `stories`' 
 
 from dataclasses import dataclass
 
-from training.data.words import split_list
+from training.demo.words import split_list
 
 Beat = tuple[str, ...]
 

@@ -1,0 +1,5 @@
+"""Measure models on held-out data; which data is fair to test on is the caller's business.
+
+`text`, `labels` and `answers` hold the measures of the three kinds of checkpoint, free of files; `command` is
+`groundup evaluate`, which picks among them by the kind of a checkpoint.
+"""
