@@ -44,11 +44,14 @@ def save_run(
     card: Card,
     log: MetricsLog,
     state: TrainerState,
+    *,
+    extra_files: Mapping[str, bytes] | None = None,
     **checkpoint: Any,
 ) -> Checkpoint:
     """Write the checkpoint of a finished run to `config.out`, with its card, plot, settings and metrics.
 
     Args:
+        extra_files: more files by name, such as a report and its pictures.
         checkpoint: further arguments of `save_checkpoint`, such as `labels`, `chat_template`, `dtype`.
 
     Raises:
@@ -60,6 +63,7 @@ def save_run(
         SETTINGS_FILE: config.to_toml().encode(),
         METRICS_FILE: log.to_jsonl().encode(),
         PLOT_FILE: draw([Run(config.out.name, log.records)]),
+        **(extra_files or {}),
     }
     return save_checkpoint(config.out, model, tokenizer, model_card=text, extra_files=files, **checkpoint)
 

@@ -51,8 +51,11 @@ def test_a_card_tells_data_results_recipe_and_how_to_repeat() -> None:
 
 def test_a_saved_run_is_a_checkpoint_with_its_history(tmp_path: Path, tokenizer: Tokenizer, log: MetricsLog) -> None:
     config = RunConfig(out=tmp_path / "boat")
-    checkpoint = save_run(config, make_gpt(make_config("llama")), tokenizer, CARD, log, TrainerState())
+    checkpoint = save_run(
+        config, make_gpt(make_config("llama")), tokenizer, CARD, log, TrainerState(), extra_files={"port.txt": b"Cadiz"}
+    )
     assert checkpoint.kind == "base"
+    assert (tmp_path / "boat" / "port.txt").read_bytes() == b"Cadiz"
     assert (tmp_path / "boat" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "boat" / "run.toml").read_text() == config.to_toml()
     assert (tmp_path / "boat" / "metrics.jsonl").read_text() == log.to_jsonl()
