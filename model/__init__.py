@@ -1,6 +1,8 @@
 """What a GPT is: its shape, its arithmetic, its files. Imports nothing else of ours, and nothing here by itself.
 
 - `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
+- `lora`: the model with low-rank updates beside its weights, which `adapter_config` describes and
+  `adapter` reads and writes
 - `packing`: several documents in one row; `kv_cache`: keys and values in pages
 - `sampling_params`, `sampling`: choosing the next token
 - `cpu_linear`: faster linear layers for serving on a CPU
@@ -12,6 +14,6 @@
   (its tensors), `tensor_files` (how files hold them) and `replace` (all of it in one step)
 - `nanogpt`, `book`, `meta_llama`: other projects' files, each described as a `foreign` model for `import_command`
 
-Free of torch: `config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`, `public_config`,
-`convert`, `replace`, `import_command`.
+Free of torch: `config`, `adapter_config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`,
+`public_config`, `convert`, `replace`, `import_command`.
 """

@@ -4,6 +4,7 @@ What tensors are called is `model.convert`'s knowledge, how files hold them `mod
 the place of another `model.replace`'s, and what a directory says of itself `model.directory`'s.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,22 +13,30 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from model.adapter import adapter_files
+from model.adapter_config import AdapterConfig
 from model.classifier import GPTClassifier
 from model.convert import PublicTensor, canonical_name, is_ignored, public_tensors
 from model.directory import (
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
+    MULTI_LABEL,
+    SINGLE_LABEL,
     Checkpoint,
     CheckpointError,
     read_checkpoint,
     weight_files,
 )
 from model.gpt import GPT, make_rotary_table
+from model.lora import LoRALinear, has_lora
 from model.public_config import architecture, config_to_public
 from model.replace import written_aside
 from model.tensor_files import SHARD_BYTES, NamedTensor, copy_mapped, mapped_safetensors, write_tensors
 from model.tokenizer import Tokenizer
+
+ADAPTER_FOLDER = "adapter"
+"""Where a checkpoint of an adapted model has the adapter itself, for those who have the base."""
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
 
@@ -40,7 +49,9 @@ def save_checkpoint(
     model_card: str,
     chat_template: str | None = None,
     labels: Sequence[str] | None = None,
+    is_multi_label: bool = False,
     eos_token_ids: Sequence[int] | None = None,
+    adapter: AdapterConfig | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -52,14 +63,16 @@ def save_checkpoint(
 
     Args:
         path: the directory to make; an older checkpoint there is replaced, anything else is left alone.
-        model: a language model, or a classifier with its `labels`.
+        model: a language model, or a classifier with its `labels`. One with LoRA is written merged.
         tokenizer: its vocabulary must fit the model's.
         model_card: text of README.md.
         chat_template: Jinja source; its presence makes a language model a chat model.
         labels: names of a classifier's outputs, by index.
+        is_multi_label: whether a text has any number of the labels, instead of exactly one.
         eos_token_ids: ids that end a generated sequence; None takes the tokenizer's end token.
+        adapter: what the updates of a model with LoRA are; they are written as a directory of PEFT inside.
         extra_files: more files by name, for example a loss plot or the run's settings.
-        dtype: store weights in this type; None keeps the model's.
+        dtype: store weights in this type; None keeps the model's, or float32 where LoRA is merged into less.
         shard_bytes: size above which weights go into several files.
 
     Raises:
@@ -68,7 +81,8 @@ def save_checkpoint(
     path = Path(path)
     num_labels = model.num_labels if isinstance(model, GPTClassifier) else None
     _check_fit(path, model, tokenizer, labels, num_labels)
-    dtype = dtype or next(model.parameters()).dtype
+    assert has_lora(model) == (adapter is not None), "the updates of a model need their description"
+    dtype = dtype or _own_dtype(model)
     eos = list(eos_token_ids if eos_token_ids is not None else [tokenizer.eos_id])
     bos = tokenizer.bos_ids[0] if tokenizer.bos_ids else tokenizer.eos_id
     special = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": tokenizer.pad_id}
@@ -83,18 +97,22 @@ def save_checkpoint(
     if labels is not None:
         public["id2label"] = {str(i): label for i, label in enumerate(labels)}
         public["label2id"] = {label: i for i, label in enumerate(labels)}
+        public["problem_type"] = MULTI_LABEL if is_multi_label else SINGLE_LABEL
     else:
         files[GENERATION_CONFIG_FILE] = _to_json(special)
     if chat_template is not None:
         files[CHAT_TEMPLATE_FILE] = chat_template.encode()
+    if adapter is not None:
+        to_render = {name: files[name] for name in (*tokenizer.files(), CHAT_TEMPLATE_FILE) if name in files}
+        inside = {**to_render, **adapter_files(model, adapter, labels)}
+        files |= {f"{ADAPTER_FOLDER}/{name}": content for name, content in inside.items()}
     files[CONFIG_FILE] = _to_json(public)
     try:
         with written_aside(path) as aside:
             for name, content in files.items():
+                (aside / name).parent.mkdir(exist_ok=True)
                 (aside / name).write_bytes(content)
-            write_tensors(
-                aside, [NamedTensor(name, view, dtype) for name, view in public_views(model)], shard_bytes=shard_bytes
-            )
+            write_tensors(aside, list(_merged_tensors(model, dtype)), shard_bytes=shard_bytes)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}; what was there before is kept") from error
     return read_checkpoint(path)
@@ -128,7 +146,7 @@ def load_classifier(
 
 
 def public_views(model: GPT | GPTClassifier) -> Iterator[tuple[str, Tensor]]:
-    """A model's weights under their public names, in public layout: views that share its memory."""
+    """A model's weights under their public names, in public layout: views that share its memory, without LoRA."""
     parameters = dict(model.named_parameters())
     num_labels = model.num_labels if isinstance(model, GPTClassifier) else None
     for public in public_tensors(model.config, num_labels=num_labels):
@@ -200,6 +218,26 @@ def _place(parameter: Tensor, public: PublicTensor) -> Tensor:
     rows = public.shape[1] if public.is_transposed else public.shape[0]
     part = parameter.narrow(0, public.first_row, rows)
     return part.T if public.is_transposed else part
+
+
+def _merged_tensors(model: GPT | GPTClassifier, dtype: torch.dtype) -> Iterator[NamedTensor]:
+    """A model's weights to write; merged matrices are made one at a time, when their turn comes."""
+    layers = {f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+    num_labels = model.num_labels if isinstance(model, GPTClassifier) else None
+    table = public_tensors(model.config, num_labels=num_labels)
+    for public, (name, view) in zip(table, public_views(model), strict=True):
+        layer = layers.get(public.name)
+        make = None if layer is None else functools.partial(_merged, layer, public)
+        yield NamedTensor(name, view, dtype, make)
+
+
+def _merged(layer: LoRALinear, public: PublicTensor) -> Tensor:
+    return _place(layer.merged_weight(), public)
+
+
+def _own_dtype(model: GPT | GPTClassifier) -> torch.dtype:
+    own = next(model.parameters()).dtype
+    return torch.promote_types(own, torch.float32) if has_lora(model) else own
 
 
 def _check_fit(

@@ -31,7 +31,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
-        for file in aside.iterdir():
+        for file in aside.rglob("*"):
             _sync(file)
         _sync(aside)
         if not path.exists():

@@ -8,7 +8,7 @@ import ctypes
 import json
 import mmap
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class NamedTensor:
     name: str
     tensor: Tensor
     dtype: torch.dtype
+    make: Callable[[], Tensor] | None = None
+    """Makes what is written in the place of `tensor`, which then tells the shape alone."""
 
     @property
     def num_bytes(self) -> int:
@@ -70,8 +72,9 @@ def _write_shard(path: Path, tensors: Sequence[NamedTensor]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
-            for rows in pieces(tensor.tensor):
-                piece = tensor.tensor[rows].to("cpu", tensor.dtype).contiguous()
+            content = tensor.tensor if tensor.make is None else tensor.make()
+            for rows in pieces(content):
+                piece = content[rows].to("cpu", tensor.dtype).contiguous()
                 file.write(piece.view(torch.uint8).numpy().data)
 
 
