@@ -3,12 +3,14 @@
 It knows hidden states, the weight that maps them to logits, and targets; models and batches are `loss`'s.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
 """Target of a position that teaches nothing: prompt, padding. The framework's own default."""
@@ -61,6 +63,30 @@ def linear_scores(hidden: Tensor, weight: Tensor, targets: Tensor) -> Scores:
         loss += cross_entropy_sum(logits, targets[chunk])
         num_correct += (logits.argmax(-1) == targets[chunk]).sum()
     return Scores(loss, num_correct)
+
+
+def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the log-probability of each target under `hidden @ weight.T` (N,), in float32 or more; 0 without a target.
+
+    Where there are many logits, a chunk's are made again in the backward pass instead of being kept.
+
+    Args:
+        hidden: (N, C).
+        weight: of the output layer (V, C).
+        targets: (N,) int64, `IGNORE_INDEX` where there is none.
+    """
+    rows = rows_per_chunk(hidden, weight)
+    if len(hidden) <= rows:
+        return target_log_probs(hidden, weight, targets)
+    again = functools.partial(checkpoint, target_log_probs, use_reentrant=False, preserve_rng_state=False)
+    chunks = [slice(start, start + rows) for start in range(0, len(hidden), rows)]
+    return torch.cat([again(hidden[chunk], weight, targets[chunk]) for chunk in chunks])
+
+
+def target_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return what `linear_log_probs` does, all logits at once."""
+    logits = in_full(F.linear(hidden, weight))
+    return -F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):

@@ -27,6 +27,11 @@ def show_messages() -> None:
     logging.getLogger("training").setLevel(logging.INFO)
 
 
+def pause() -> float:
+    """Return the seconds between two looks of a progress bar: at a terminal it moves, in a log file it is brief."""
+    return 0.5 if sys.stderr.isatty() else 10.0
+
+
 class Progress:
     """A progress bar over the steps of one run, on standard error.
 
@@ -46,7 +51,7 @@ class Progress:
             initial=done,
             desc=title,
             unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            mininterval=pause(),
             bar_format="{desc} {percentage:3.0f}% {bar:20} {n}/{total} [{elapsed}<{remaining}]{postfix}",
             disable=not is_shown,
         )

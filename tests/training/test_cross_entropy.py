@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training import cross_entropy
-from training.cross_entropy import IGNORE_INDEX, cross_entropy_sum, linear_cross_entropy, linear_scores
+from training.cross_entropy import (
+    IGNORE_INDEX,
+    cross_entropy_sum,
+    linear_cross_entropy,
+    linear_log_probs,
+    linear_scores,
+)
 
 
 @pytest.fixture
@@ -112,3 +118,18 @@ def test_compiled_code_sees_through_the_chunks() -> None:
         torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_the_log_prob_of_each_target_and_its_gradients_are_those_of_the_whole() -> None:
+    hidden, weight, targets = make_case()
+    whole = -F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORE_INDEX, reduction="none")
+    chunked = linear_log_probs(hidden, weight, targets)
+    torch.testing.assert_close(chunked, whole, rtol=1e-14, atol=1e-15)
+    scale = torch.arange(23.0, dtype=torch.float64)
+    for found, expected in zip(
+        torch.autograd.grad(chunked @ scale, (hidden, weight)),
+        torch.autograd.grad(whole @ scale, (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
