@@ -22,6 +22,10 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+"""What transformers calls the kinds of classifiers (`problem_type`): labels exclude each other, or do not."""
+
 
 class CheckpointError(ValueError):
     """A checkpoint directory cannot be read or written; the message names the file and says what to do."""
@@ -43,6 +47,8 @@ class Checkpoint:
     pad_token_id: int | None
     created: int
     """When the weights were written, in seconds since 1970."""
+    is_multi_label: bool = False
+    """Whether a classifier's labels are answered each by itself, so that a text has any number of them."""
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -77,6 +83,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         eos_token_ids=_read_eos(generation.get("eos_token_id", public.get("eos_token_id"))),
         pad_token_id=generation.get("pad_token_id", public.get("pad_token_id")),
         created=int(max(file.stat().st_mtime for file in weight_files(path))),
+        is_multi_label=_is_multi_label(path, public) if labels else False,
     )
 
 
@@ -134,6 +141,15 @@ def _read_labels(path: Path, public: Mapping[str, Any]) -> tuple[str, ...]:
     if len(labels) < 2:
         raise CheckpointError(f"{path / CONFIG_FILE}: a classifier needs at least two labels in id2label")
     return labels
+
+
+def _is_multi_label(path: Path, public: Mapping[str, Any]) -> bool:
+    kind = public.get("problem_type") or SINGLE_LABEL
+    if kind not in (SINGLE_LABEL, MULTI_LABEL):
+        raise CheckpointError(
+            f"{path / CONFIG_FILE}: problem_type {kind!r} is not supported; it is {SINGLE_LABEL} or {MULTI_LABEL}"
+        )
+    return kind == MULTI_LABEL
 
 
 def _has_chat_template(path: Path) -> bool:

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from training.data.classification import Example
+from training.data.labelled import Marks
 from training.kneser_ney import UNSEEN, NGramTable
 
 WORD = re.compile(r" ?\w+| ?[^\w\s]+|\s")
@@ -24,19 +24,60 @@ END: str = ""
 """Ends a text, and the spelling of a word."""
 
 
-def naive_bayes(train: Sequence[Example], test: Sequence[Example]) -> float:
-    """Return the test accuracy of multinomial naive Bayes on word counts."""
-    return _accuracy(make_pipeline(CountVectorizer(), MultinomialNB()), train, test)
+Labeller = Callable[[Sequence[str], Marks, Sequence[str]], Marks]
+"""From training texts, their labels and other texts to the labels of those."""
 
 
-def tfidf_logistic_regression(train: Sequence[Example], test: Sequence[Example]) -> float:
-    """Return the test accuracy of logistic regression on TF-IDF of words, scikit-learn's defaults."""
-    return _accuracy(make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)), train, test)
+def label_baselines(train: Sequence[str], marks: Marks, texts: Sequence[str]) -> dict[str, Marks]:
+    """Return what simple methods, trained on some texts and their labels, say of other texts, by the methods' names.
+
+    A method that finds no word in the training texts is left out.
+    """
+    methods: dict[str, Labeller] = {
+        "TF-IDF + logistic regression": tfidf_logistic_regression,
+        "naive Bayes": naive_bayes,
+        "always the most frequent": most_frequent,
+    }
+    found = {}
+    for name, method in methods.items():
+        try:
+            found[name] = method(train, marks, texts)
+        except ValueError as error:
+            if "empty vocabulary" not in str(error):
+                raise
+    return found
 
 
-def _accuracy(pipeline: Pipeline, train: Sequence[Example], test: Sequence[Example]) -> float:
-    pipeline.fit([example.text for example in train], [example.label for example in train])
-    return float(pipeline.score([example.text for example in test], [example.label for example in test]))
+def tfidf_logistic_regression(train: Sequence[str], marks: Marks, texts: Sequence[str]) -> Marks:
+    """Label texts by logistic regression on TF-IDF of words, scikit-learn's defaults."""
+    return _label(make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)), train, marks, texts)
+
+
+def naive_bayes(train: Sequence[str], marks: Marks, texts: Sequence[str]) -> Marks:
+    """Label texts by multinomial naive Bayes on word counts."""
+    return _label(make_pipeline(CountVectorizer(), MultinomialNB()), train, marks, texts)
+
+
+def most_frequent(train: Sequence[str], marks: Marks, texts: Sequence[str]) -> Marks:
+    """Give every text the largest class, or each label that most texts have."""
+    shares = marks.mean(0)
+    one = np.arange(len(shares)) == shares.argmax() if (marks.sum(1) == 1).all() else shares >= 0.5
+    return np.tile(one, (len(texts), 1))
+
+
+def _label(pipeline: Pipeline, train: Sequence[str], marks: Marks, texts: Sequence[str]) -> Marks:
+    """Fit one model of all classes; where texts have several labels or none, one for each label."""
+    if (marks.sum(1) == 1).all():
+        found = pipeline.fit(train, marks.argmax(1)).predict(texts)
+        one: Marks = np.arange(marks.shape[1]) == found[:, None]
+        return one
+    columns = [
+        np.full(len(texts), column[0])
+        if column.all() or not column.any()
+        else pipeline.fit(train, column).predict(texts)
+        for column in marks.T
+    ]
+    return np.stack(columns, axis=1)
 
 
 class NGram:

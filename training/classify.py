@@ -7,31 +7,28 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from model.checkpoint import load_gpt, save_checkpoint
 from model.classifier import GPTClassifier
+from model.config import GPTConfig
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from training.baselines import naive_bayes, tfidf_logistic_regression
+from training.baselines import label_baselines
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
 from training.config.classify import ClassifyConfig
 from training.config.run import OptimConfig
-from training.data.classification import (
-    Example,
-    Split,
-    TextBatches,
-    balanced,
-    class_sizes,
-    read_examples,
-    split_examples,
-    without_duplicates,
-)
+from training.data.classification import TextBatches
 from training.data.encoding import encode_documents, fingerprint
+from training.data.label_parts import load_split
+from training.data.label_split import Split
+from training.data.labelled import Example, Marks, label_names, mark
 from training.data.tokens import TokenWindows
-from training.evaluation.labels import label_metrics, predict
+from training.evaluation.label_report import REPORT_FILE, LabelReport
+from training.evaluation.labels import LabelMeasures, accuracy, measure
 from training.evaluation.text import Metrics
+from training.finetune import base_digest, choose, prepare
 from training.loss import label_loss, next_token_loss
 from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
@@ -47,7 +44,7 @@ READING_WINDOWS = 8
 
 
 def run(config: ClassifyConfig) -> None:
-    """Train a classifier on labelled texts and write its checkpoint, beside two baselines on the same split.
+    """Train a classifier on labelled texts and write its checkpoint, with a report beside simple methods.
 
     Raises:
         CheckpointError: the base cannot be used.
@@ -61,47 +58,30 @@ def run(config: ClassifyConfig) -> None:
 def make(config: ClassifyConfig, folder: RunFolder) -> None:
     """Train in the folder of a run; see `run`."""
     split = load_split(config)
-    labels = sorted({example.label for example in split.train})
+    labels = label_names(split.train)
     tokenizer = choose_tokenizer(config, split.train)
-    folder.must_match(data=digest(split), tokenizer=fingerprint(tokenizer))
+    base = {} if config.base is None else {"base": base_digest(config.base)}
+    folder.must_match(data=digest(split), tokenizer=fingerprint(tokenizer), **base)
     model = build_classifier(config, tokenizer, split.train, num_labels=len(labels), folder=folder)
+    adapter = prepare(model, config)
+    baselines = say_baselines(split, labels) if World.current().is_first else {}  # whatever fails there fails now
+    kind: dict[str, Any] = {"labels": labels, "is_multi_label": config.multi_label, "adapter": adapter}
 
     def write_best(place: Path, best: GPTClassifier) -> None:
-        save_checkpoint(place, best, tokenizer, labels=labels, model_card=best_card(config.out))
+        save_checkpoint(place, best, tokenizer, model_card=best_card(config.out), **kind)
 
     with open_log(config, folder) as log:
         kept = keeping(config, folder, log, model.config, write_best)
         state = classify(model, split, labels, tokenizer, config, **kept)
     must_be_over(state)
     if World.current().is_first:
-        metrics = compare(model, split, labels, tokenizer)
-        card = Card(
-            summary=f"A classifier of texts: {', '.join(labels)}.",
-            data=describe_data(config, split),
-            metrics={name: f"{value:.2%}" for name, value in metrics.items()},
-            reproduce=repeat_command("classify", config.out),
-        )
-        save_run(config, model, tokenizer, card, log, state, labels=labels)
-        results = ", ".join(f"{name} {value:.2%}" for name, value in metrics.items())
+        measures = test(model, split, labels, tokenizer, config)
+        texts = [example.text for example in split.test]
+        report = LabelReport(config.out.name, measures, texts, baselines, split.notes)
+        card = describe(config, report)
+        save_run(config, model, tokenizer, card, log, state, extra_files=report.files(), **kind)
+        results = ", ".join(f"{name} {scores['accuracy']:.2%}" for name, scores in report.scores().items())
         logger.info("wrote %s: test accuracy of %s", config.out, results)
-
-
-def load_split(config: ClassifyConfig) -> Split:
-    """Read the texts, drop duplicates and balance if told to, and split.
-
-    Raises:
-        DataError: the texts cannot be used.
-    """
-    examples = read_examples(config.data, config.text_column, config.label_column)
-    unique = without_duplicates(examples)
-    logger.info(
-        "%d texts (%s), %d repeat an earlier one", len(examples), class_sizes(examples), len(examples) - len(unique)
-    )
-    if config.deduplicate:
-        examples = unique
-    if config.balance:
-        examples = balanced(examples, config.split_seed)
-    return split_examples(examples, config.valid_fraction, config.test_fraction, config.split_seed)
 
 
 def choose_tokenizer(config: ClassifyConfig, train: Sequence[Example]) -> Tokenizer:
@@ -119,21 +99,22 @@ def build_classifier(
     num_labels: int,
     folder: RunFolder | None = None,
 ) -> GPTClassifier:
-    """Return a classifier with a fresh head on a base model, or on a model that has read the training texts only.
+    """Return a classifier with a fresh head on a base model or a new one, which has read the training texts if told to.
 
     Args:
         folder: where the reading is saved and goes on from.
 
     Raises:
         CheckpointError: the base cannot be used.
+        ValueError: it has fewer blocks than shall train, or a smaller context than asked for.
         StoppedError: asked to stop while reading the texts.
     """
-    if config.base is not None:
-        body = load_gpt(config.base)
-    else:
-        body = GPT(config.model.build(tokenizer.vocab_size))
-        if config.warmup_lm_steps and (folder is None or not folder.resume_step):
-            read_texts(body, [example.text for example in train], tokenizer, config, folder)
+    body = load_gpt(config.base) if config.base is not None else GPT(config.model.build(tokenizer.vocab_size))
+    longest(body.config, config)
+    choose(body, config.trainable)  # refuses what the model does not have, before it reads
+    body.requires_grad_(True)
+    if config.num_reading_steps and (folder is None or not folder.resume_step):
+        read_texts(body, [example.text for example in train], tokenizer, config, folder)
     classifier = GPTClassifier(body.config, num_labels)
     weights = {name: tensor for name, tensor in body.state_dict().items() if not name.startswith("lm_head")}
     classifier.gpt.load_state_dict(weights)
@@ -157,7 +138,12 @@ def read_texts(
         batch_size=READING_WINDOWS,
         seed=config.seed,
     )
-    changes = {"steps": config.warmup_lm_steps, "batch_size": READING_WINDOWS, "optim": OptimConfig(), "ema": None}
+    changes = {
+        "steps": config.num_reading_steps,
+        "batch_size": READING_WINDOWS,
+        "optim": OptimConfig(lr=config.warmup_lm_lr),
+        "ema": None,
+    }
     kept = Keeping(snapshots=folder.snapshots("reading")) if folder is not None else Keeping()
     reading = config.model_copy(update=changes)
     must_be_over(Trainer(model, next_token_loss, windows, reading, title="read texts", **kept).fit())
@@ -176,33 +162,86 @@ def classify(
     Raises:
         NonFiniteError: training diverged.
     """
-    max_length = config.max_length or model.config.block_size
-    train, valid = (TextBatches(part, labels, tokenizer, max_length=max_length) for part in (split.train, split.valid))
+    train, valid = (
+        TextBatches(
+            part,
+            labels,
+            tokenizer,
+            max_length=longest(model.config, config),
+            is_multi_label=config.multi_label,
+            is_weighted=config.balance == "weights",
+        )
+        for part in (split.train, split.valid)
+    )
     if train.num_cut:
-        logger.warning("cut %d of %d training texts to %d tokens", train.num_cut, len(train.ids), max_length)
+        logger.warning(
+            "cut %d of %d training texts to %d tokens", train.num_cut, len(train.ids), longest(model.config, config)
+        )
     batches = train.shuffled(config.batch_size, config.seed)
-    valid_batches = valid.in_order(config.batch_size)
+    valid_batches, _ = valid.by_length(config.batch_size)
     return Trainer(model, label_loss, batches, config, valid=valid_batches, title="classify", **keeping).fit()
 
 
+def longest(shape: GPTConfig, config: ClassifyConfig) -> int:
+    """Return how many tokens of a text are read.
+
+    Raises:
+        ValueError: more than the model's context is asked for.
+    """
+    context = shape.block_size
+    if config.max_length is not None and config.max_length > context:
+        raise ValueError(f"--max-length: {config.max_length} tokens, but the model's context is {context}")
+    return config.max_length or context
+
+
+def test(
+    model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig
+) -> LabelMeasures:
+    """Let a classifier label the test part."""
+    texts = TextBatches(split.test, labels, tokenizer, max_length=longest(model.config, config))
+    if texts.num_cut:
+        logger.warning(
+            "cut %d of %d test texts to %d tokens", texts.num_cut, len(texts.ids), longest(model.config, config)
+        )
+        note = f"{texts.num_cut:,} of the test texts were cut to {longest(model.config, config):,} tokens."
+        split.notes.append(note)
+    return measure(model, texts, labels, is_multi_label=config.multi_label)
+
+
+def say_baselines(split: Split, labels: Sequence[str]) -> dict[str, Marks]:
+    """Return what simple methods, trained on the same texts, say of the test part; their accuracy is logged."""
+    train, held_out = ([example.text for example in part] for part in (split.train, split.test))
+    found = label_baselines(train, mark(split.train, labels), held_out)
+    actual = mark(split.test, labels)
+    shares = ", ".join(f"{name} {accuracy(marks, actual):.2%}" for name, marks in found.items())
+    logger.info("to compare with, on the test part: %s", shares)
+    return found
+
+
 def compare(model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer) -> Metrics:
-    """Return the test accuracy of the classifier and of two baselines trained on the same texts."""
+    """Return the test accuracy of a classifier and of simple methods trained on the same texts."""
     texts = TextBatches(split.test, labels, tokenizer, max_length=model.config.block_size)
-    found = label_metrics(predict(model, texts.in_order(32)), texts.labels, len(labels))
-    return {
-        "this model": found["accuracy"],
-        "TF-IDF + logistic regression": tfidf_logistic_regression(split.train, split.test),
-        "naive Bayes": naive_bayes(split.train, split.test),
-    }
+    found = {"this model": measure(model, texts, labels).accuracy}
+    rows = say_baselines(split, labels).items()
+    return found | {name: accuracy(marks, texts.marks) for name, marks in rows}
 
 
-def describe_data(config: ClassifyConfig, split: Split) -> str:
-    """Say what was trained and tested on."""
-    steps = [
-        "without repeated texts" if config.deduplicate else "with repeated texts",
-        "balanced" if config.balance else "in its own balance",
-    ]
-    return (
-        f"`{config.data.name}`, {' and '.join(steps)}: {len(split.train):,} texts to train on "
-        f"({class_sizes(split.train)}), {len(split.valid):,} to choose the weights by, {len(split.test):,} to test on."
+def describe(config: ClassifyConfig, report: LabelReport) -> Card:
+    """Return what the model card says beside the facts of the run."""
+    labels = report.measures.labels
+    listed = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")
+    kind = "a text has any number of these labels" if config.multi_label else "a text has one of these labels"
+    scores = report.scores()
+    low, high = report.measures.accuracy_interval
+    return Card(
+        summary=f"A classifier; {kind}: {listed}.",
+        data=" ".join(report.notes),
+        metrics={
+            **{name: f"{found['accuracy']:.2%}" for name, found in scores.items()},
+            "this model, 95% interval": f"{low:.1%} to {high:.1%}",
+            "this model, macro F1": f"{scores['this model']['macro_f1']:.2%}",
+        },
+        reproduce=repeat_command("classify", config.out),
+        notes=f"Test accuracy is shown above; [{REPORT_FILE}]({REPORT_FILE}) has precision and recall of each class, "
+        "confusions, calibration and the mistakes.",
     )

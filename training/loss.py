@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.classifier import GPTClassifier
@@ -16,7 +17,7 @@ from model.gpt import GPT
 from model.packing import DocumentMask
 from model.tokenizer import Tokenizer
 from training.cross_entropy import IGNORE_INDEX as IGNORE_INDEX  # batches are made of it, too
-from training.cross_entropy import cross_entropy_sum, linear_cross_entropy, linear_scores
+from training.cross_entropy import in_full, linear_cross_entropy, linear_scores
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,11 +72,22 @@ def next_token_scores(model: GPT, batch: Batch, byte_lengths: Tensor | None = No
 
 
 def label_loss(model: GPTClassifier, batch: Batch) -> LossSums:
-    """Score the labels (B,) of right-padded texts `idx` (B, T) with their `lengths` (B,)."""
-    logits: Tensor = model(batch["idx"], batch["lengths"])  # (B, num_labels)
-    labels = batch["labels"]
-    correct = (logits.detach().argmax(-1) == labels).sum()
-    return LossSums(cross_entropy_sum(logits, labels), count_targets(labels), {"accuracy": correct})
+    """Score the labels of right-padded texts `idx` (B, T) with their `lengths` (B,).
+
+    `labels` (B,), int64, are the only labels of the texts; `labels` (B, num_labels), float, say of each label whether a
+    text has it: the loss of a text is then the mean over the labels, as in transformers. `weights` of the same shape,
+    if the batch brings them, make some answers count more; the number of targets stays what it is.
+    """
+    logits = in_full(model(batch["idx"], batch["lengths"]))  # (B, num_labels)
+    labels, weights = batch["labels"], batch.get("weights")
+    if labels.is_floating_point():
+        losses = F.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="none").mean(-1)
+        correct = ((logits.detach() >= 0) == (labels > 0)).all(-1)
+    else:
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        losses = losses if weights is None else losses * weights
+        correct = logits.detach().argmax(-1) == labels
+    return LossSums(losses.sum(), torch.ones_like(correct, dtype=torch.int64).sum(), {"accuracy": correct.sum()})
 
 
 def states_with_targets(model: GPT, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,10 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 
-from training.baselines import NGram, WordNGram, cut_words, naive_bayes, tfidf_logistic_regression
-from training.data.classification import Example
+from training.baselines import NGram, WordNGram, cut_words, label_baselines
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -51,10 +51,23 @@ def test_unseen_words_cost_more_but_never_everything() -> None:
     assert seen < 1 < unseen < 12
 
 
+TRAIN = [f"win a prize {i}" for i in range(9)] + [f"see you at {i}" for i in range(10)]
+
+
 def test_classifiers_learn_a_telling_word() -> None:
-    train = [Example(f"win a prize {i}", "spam") for i in range(9)] + [
-        Example(f"see you at {i}", "ham") for i in range(9)
-    ]
-    test = [Example("a prize for you", "spam"), Example("see you", "ham")]
-    assert naive_bayes(train, test) == 1
-    assert tfidf_logistic_regression(train, test) == 1
+    marks = np.array([[True, False]] * 9 + [[False, True]] * 10)
+    found = label_baselines(TRAIN, marks, ["a prize for you", "see you"])
+    for name in ("TF-IDF + logistic regression", "naive Bayes"):
+        assert found[name].tolist() == [[True, False], [False, True]]
+    assert found["always the most frequent"].tolist() == [[False, True], [False, True]]
+
+
+def test_classifiers_answer_each_of_several_labels() -> None:
+    marks = np.array([[True, True, False]] * 9 + [[False, True, False]] * 10)
+    for name, found in label_baselines(TRAIN, marks, ["a prize for you", "see you"]).items():
+        assert found[:, 1:].tolist() == [[True, False]] * 2
+        assert found[:, 0].tolist() == ([True, False] if "frequent" not in name else [False, False])
+
+
+def test_methods_that_find_no_word_are_left_out() -> None:
+    assert set(label_baselines(["!", "?"], np.eye(2, dtype=bool), ["!"])) == {"always the most frequent"}

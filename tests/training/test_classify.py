@@ -8,10 +8,12 @@ import groundup
 from model.checkpoint import load_classifier, load_gpt
 from model.directory import read_checkpoint
 from model.tokenizer import Tokenizer
-from training.classify import build_classifier, compare, load_split, run
+from training.classify import build_classifier, compare, run
 from training.config.classify import ClassifyConfig
-from training.data.classification import Example, Split
 from training.data.errors import DataError
+from training.data.label_parts import load_split
+from training.data.label_split import Split
+from training.data.labelled import Example
 
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 64}
 
@@ -38,7 +40,7 @@ def make_run(data: Path, **changes: object) -> ClassifyConfig:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_texts_become_a_classifier_that_transformers_loads(data: Path, family: str) -> None:
-    config = make_run(data, balance=True, warmup_lm_steps=3, model={**TINY, "family": family})
+    config = make_run(data, balance="undersample-all", warmup_lm_steps=3, model={**TINY, "family": family})
     run(config)
     checkpoint = read_checkpoint(config.out)
     assert (checkpoint.kind, checkpoint.labels) == ("classifier", ("ham", "spam"))
@@ -59,7 +61,7 @@ def test_repeated_texts_are_dropped_and_classes_balanced_on_request(data: Path) 
     assert len(as_is.train + as_is.valid + as_is.test) == 102
     unique = load_split(make_run(data))
     assert len(unique.train + unique.valid + unique.test) == 100
-    even = load_split(make_run(data, balance=True))
+    even = load_split(make_run(data, balance="undersample-all"))
     assert len(even.train + even.valid + even.test) == 80
 
 
@@ -77,9 +79,9 @@ def test_accuracy_is_measured_against_the_labels_of_the_test_part(data: Path, ti
     base = tiny_checkpoints / "tiny-base"
     tokenizer = Tokenizer.from_directory(base)
     model = build_classifier(make_run(data, base=base), tokenizer, [], num_labels=2)
-    train = [Example("win", "spam"), Example("see", "ham")]
-    right = compare(model, Split(train, [], [Example("win", "spam")]), ["ham", "spam"], tokenizer)["this model"]
-    wrong = compare(model, Split(train, [], [Example("win", "ham")]), ["ham", "spam"], tokenizer)["this model"]
+    train = [Example("win", ("spam",)), Example("see", ("ham",))]
+    right = compare(model, Split(train, [], [Example("win", ("spam",))]), ["ham", "spam"], tokenizer)["this model"]
+    wrong = compare(model, Split(train, [], [Example("win", ("ham",))]), ["ham", "spam"], tokenizer)["this model"]
     assert right + wrong == 1
 
 
@@ -95,7 +97,7 @@ def test_real_spam_is_found_from_scratch(data_dir: Path, tmp_path: Path) -> None
     config = ClassifyConfig(
         data=data_dir / "sms-spam" / "SMSSpamCollection",
         out=tmp_path / "spam",
-        balance=True,
+        balance="undersample-all",
         deduplicate=False,
         warmup_lm_steps=10,
         steps=40,
@@ -110,7 +112,7 @@ def test_real_spam_is_found_from_scratch(data_dir: Path, tmp_path: Path) -> None
 
 
 def test_duplicates_of_the_sms_collection_are_found(data_dir: Path) -> None:
-    config = make_run(data_dir / "sms-spam" / "SMSSpamCollection", balance=True)
+    config = make_run(data_dir / "sms-spam" / "SMSSpamCollection", balance="undersample-all")
     split = load_split(config)
     texts = [example.text for example in split.train + split.valid + split.test]
     assert len(texts) == len(set(texts))

@@ -26,8 +26,9 @@ from training.config.instruct import InstructConfig
 from training.config.pretrain import PretrainConfig
 from training.config.run import OptimConfig, RunConfig
 from training.config.shape import ModelShape
-from training.data.classification import Example, Split
 from training.data.encoding import encode_documents
+from training.data.label_split import Split
+from training.data.labelled import Example
 from training.data.tokens import TokenWindows, covering_batches
 from training.demo import spam, stories, tasks
 from training.demo.conversations import conversations
@@ -209,8 +210,8 @@ class Demo:
             batch_size=32,
         )
         set_up_torch(settings)
-        train = [Example(text, label) for text, label in self.messages]
-        test = [Example(text, label) for text, label in spam.messages(TEST_SEED, 600, held_out=True)]
+        train = [Example(text, (label,)) for text, label in self.messages]
+        test = [Example(text, (label,)) for text, label in spam.messages(TEST_SEED, 600, held_out=True)]
         split = Split(train[300:], train[:300], test)
         model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
         with MetricsLog(folder.metrics) as log:

@@ -12,7 +12,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.baselines import WordNGram
 from training.classify import compare
-from training.data.classification import Split
+from training.data.label_split import Split
 from training.demo import tasks
 from training.evaluation.answers import answer
 from training.evaluation.text import text_metrics

@@ -11,18 +11,19 @@ from model.checkpoint import load_classifier, load_gpt
 from model.directory import Checkpoint, read_checkpoint
 from model.tokenizer import Tokenizer
 from training.config.evaluate import EvaluateConfig
-from training.data.classification import TextBatches, read_examples
+from training.data.classification import TextBatches
 from training.data.corpus import is_prepared
 from training.data.encoding import fingerprint, text_bytes
 from training.data.errors import DataError
 from training.data.holdout import VALID
 from training.data.instruction import ConversationBatches, read_conversations
+from training.data.labelled import Columns, read_examples
 from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shards, read_manifest
 from training.data.slices import cut_files, find_files
 from training.data.sources import Reader
 from training.device import pick_device
 from training.evaluation.answers import answer, exact_match
-from training.evaluation.labels import label_metrics, predict
+from training.evaluation.labels import measure
 from training.evaluation.text import Metrics, loss_metrics, text_metrics, token_metrics
 
 
@@ -54,10 +55,12 @@ def measure_text(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Toke
 
 def measure_labels(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
     """Score a file of labelled texts with a classifier."""
-    examples = read_examples(config.data, config.text_column, config.label_column)[: config.limit]
+    columns = Columns(config.text_column, config.label_column, "," if checkpoint.is_multi_label else None)
+    examples = read_examples(config.data, columns)[: config.limit]
     texts = TextBatches(examples, checkpoint.labels, tokenizer, max_length=checkpoint.config.block_size)
     model = load_classifier(checkpoint.path, device=pick_device(config.device))
-    return label_metrics(predict(model, texts.in_order(config.batch_size)), texts.labels, len(checkpoint.labels))
+    is_multi_label, batch_size = checkpoint.is_multi_label, config.batch_size
+    return measure(model, texts, checkpoint.labels, is_multi_label=is_multi_label, batch_size=batch_size).metrics()
 
 
 def measure_answers(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:

@@ -7,8 +7,9 @@ import torch
 from model.chat import DEFAULT_TEMPLATE, ChatTemplate
 from model.tokenizer import Tokenizer
 from training.data.batches import Batches, InOrder, share
-from training.data.classification import Example, TextBatches
+from training.data.classification import TextBatches
 from training.data.instruction import ConversationBatches, conversation
+from training.data.labelled import Example
 from training.data.tokens import TokenWindows
 from training.loss import IGNORE_INDEX, Batch
 
@@ -19,7 +20,7 @@ def collate(items: Sequence[int]) -> Batch:
 
 @pytest.fixture
 def kinds(tokenizer: Tokenizer) -> dict[str, Batches]:
-    examples = [Example("fox " * (i % 5 + 1), "ab"[i % 2]) for i in range(20)]
+    examples = [Example("fox " * (i % 5 + 1), ("ab"[i % 2],)) for i in range(20)]
     talk = [conversation(f"Number {i}?", "lazy " * (i % 7)) for i in range(20)]
     template = ChatTemplate(DEFAULT_TEMPLATE, tokenizer)
     return {

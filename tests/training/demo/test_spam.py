@@ -3,9 +3,10 @@
 import re
 
 from training.baselines import naive_bayes
-from training.data.classification import Example
+from training.data.labelled import Example, mark
 from training.demo.spam import SCENES, messages
 from training.demo.words import is_held_out
+from training.evaluation.labels import accuracy
 
 
 def test_half_of_the_messages_are_spam_and_none_repeats() -> None:
@@ -38,7 +39,9 @@ def test_no_gap_is_left() -> None:
 
 def test_words_alone_do_not_solve_the_test() -> None:
     train, test = (
-        [Example(text, label) for text, label in messages(1, count, held_out=held_out)]
+        [Example(text, (label,)) for text, label in messages(1, count, held_out=held_out)]
         for count, held_out in ((2000, False), (400, True))
     )
-    assert naive_bayes(train, test) < 0.9
+    labels = ["ham", "spam"]
+    found = naive_bayes([e.text for e in train], mark(train, labels), [e.text for e in test])
+    assert accuracy(found, mark(test, labels)) < 0.9
