@@ -1,6 +1,6 @@
 """Greedy answers for many prompts at once, through the paged cache: what evaluation needs, far from a server."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -11,25 +11,38 @@ from model.kv_cache import PagedKVCache, Row
 
 @torch.inference_mode()
 def greedy_answers(
-    model: GPT, prompts: Sequence[Sequence[int]], *, end_ids: Collection[int], max_tokens: int, batch_size: int = 32
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    *,
+    end_ids: Collection[int],
+    max_tokens: int,
+    batch_size: int = 32,
+    has_stopped: Callable[[list[int]], bool] = lambda answer: False,
 ) -> list[list[int]]:
     """Continue each prompt with its most likely tokens until an end token, `max_tokens` or the end of the context.
 
     The end token is part of an answer, as in `model.generate`. A prompt that fills the context gets no answer.
+
+    Args:
+        has_stopped: says of the ids of an answer so far whether they end it.
     """
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         items = order[start : start + batch_size]
-        found = _decode_batch(model, [prompts[i] for i in items], end_ids, max_tokens)
+        found = _decode_batch(model, [prompts[i] for i in items], end_ids, max_tokens, has_stopped)
         for item, answer in zip(items, found, strict=True):
             answers[item] = answer
     return answers
 
 
 def _decode_batch(
-    model: GPT, prompts: Sequence[Sequence[int]], end_ids: Collection[int], max_tokens: int
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    end_ids: Collection[int],
+    max_tokens: int,
+    has_stopped: Callable[[list[int]], bool],
 ) -> list[list[int]]:
     """Give each prompt one page that holds all it may become, and step those that have not ended."""
     block_size = model.config.block_size
@@ -54,4 +67,5 @@ def _decode_batch(
             answers[row].append(token_id)
             fresh[row] = [token_id]
         running = [row for row in running if answers[row][-1] not in end_ids and len(answers[row]) < limits[row]]
+        running = [row for row in running if not has_stopped(answers[row])]
     return answers
