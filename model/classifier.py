@@ -31,7 +31,7 @@ class GPTClassifier(nn.Module):
         """
         hidden = self.gpt(idx)
         last = hidden[torch.arange(len(idx), device=idx.device), lengths - 1]  # (B, C)
-        out: Tensor = self.score(last)
+        out: Tensor = self.score(last.to(self.score.weight.dtype))  # a head that trains is finer than a frozen body
         return out
 
     def num_params(self) -> int:

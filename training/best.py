@@ -11,8 +11,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from model.checkpoint import load_classifier, load_gpt
+from model.adapter import fill_adapter, read_adapter
+from model.checkpoint import ADAPTER_FOLDER, load_classifier, load_gpt
 from model.classifier import GPTClassifier
+from model.gpt import GPT
+from model.lora import has_lora
 
 
 class BestWeights(Protocol):
@@ -35,7 +38,7 @@ class InMemory:
         self._weights: dict[int, dict[str, Tensor]] = {}
 
     def save(self, step: int, model: nn.Module) -> None:
-        self._weights = {step: {name: p.detach().clone() for name, p in model.named_parameters()}}
+        self._weights = {step: {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}}
 
     def load(self, step: int, model: nn.Module) -> None:
         copy_weights(self._weights[step], model)
@@ -63,6 +66,10 @@ class OnDisk:
         self._point_to(step)
 
     def load(self, step: int, model: nn.Module) -> None:
+        if has_lora(model):
+            assert isinstance(model, GPT | GPTClassifier)
+            fill_adapter(model, read_adapter(self._place(step) / ADAPTER_FOLDER))
+            return
         load = load_classifier if isinstance(model, GPTClassifier) else load_gpt
         copy_weights(dict(load(self._place(step)).named_parameters()), model)
 
@@ -89,6 +96,7 @@ def best_card(out: Path) -> str:
 
 
 def copy_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
-    """Copy weights by name into a model of the same shape."""
-    for name, parameter in model.named_parameters():
-        parameter.detach().copy_(weights[name])
+    """Copy weights to those of the same names in a model."""
+    parameters = dict(model.named_parameters())
+    for name, weight in weights.items():
+        parameters[name].detach().copy_(weight)

@@ -75,7 +75,7 @@ def render_card(
     shape = model.config
     facts = {
         "Architecture": f"{shape.family}, {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}",
-        "Parameters": f"{model.num_params():,}",
+        **describe_weights(model),
         "Context": f"{shape.block_size} tokens",
         "Vocabulary": f"{shape.vocab_size} tokens",
         "Steps": f"{state.step:,} of {config.steps:,}" + describe_choice(config, state),
@@ -95,6 +95,17 @@ def render_card(
         card.notes,
     ]
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
+
+
+def describe_weights(model: GPT | GPTClassifier) -> dict[str, str]:
+    """Say how many weights a model has, and how many trained where that is not all: some of them, or LoRA."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    total = sum(size for name, size in sizes.items() if not {"lora_A", "lora_B"} & set(name.split(".")))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    facts = {"Parameters": f"{total:,}"}
+    if trained != total:
+        facts["Trained"] = f"{trained:,} ({trained / total:.2%})"
+    return facts
 
 
 def describe_choice(config: RunConfig, state: TrainerState) -> str:

@@ -13,7 +13,7 @@ from training.shared_model import local
 
 
 class ExponentialAverage:
-    """Follows the weights of a model, which may be shared out over processes: each averages its own part.
+    """Follows what trains of a model, which may be shared out over processes: each averages its own part.
 
     Early averages forget faster, so that the initial weights do not linger: the decay of update n is at most
     (1 + n) / (10 + n), as in TensorFlow's `ExponentialMovingAverage`.
@@ -25,7 +25,7 @@ class ExponentialAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self._weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         self._averages = {name: weight.clone() for name, weight in self._weights.items()}
 
     def tensors(self) -> dict[str, Tensor]:

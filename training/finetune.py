@@ -52,11 +52,14 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
         targets=settings.targets,
         base=str(config.base) if config.base is not None else None,
     )
-    model.to(base_dtype(config))
     try:
-        add_lora(model, adapter)
+        adapted = adapter.adapted(model.config, is_classifier=isinstance(model, GPTClassifier))
     except ValueError as error:
         raise ValueError(f"--lora.targets: {error}") from None
+    if any(linear.public_name == "lm_head" for linear in adapted):
+        raise ValueError("--lora.targets: lm_head: cannot be adapted while training; leave it out")
+    model.to(base_dtype(config))
+    add_lora(model, adapter)
     return adapter
 
 

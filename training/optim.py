@@ -124,7 +124,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 def build_optimizers(model: nn.Module, config: OptimConfig, *, half: bool = False) -> list[Optimizer]:
     """Share out the trainable weights of a model.
 
-    Matrices of the blocks go to Muon if it is asked for. Embeddings, heads, norms and biases go to AdamW, which
+    Matrices of the blocks go to Muon if it is asked for. Embeddings, heads, norms, biases and LoRA go to AdamW, which
     decays matrices only. Each group remembers its peak rate as `initial_lr`.
 
     Args:
@@ -172,8 +172,12 @@ def group_by_parts(params: Iterable[Tensor], parts: Mapping[int, tuple[int, ...]
 
 
 def is_block_matrix(name: str, param: Tensor) -> bool:
-    """Say whether a parameter is a matrix inside the transformer blocks (`h.N...`, perhaps below a `gpt.`)."""
-    return param.ndim == 2 and "h" in name.split(".")
+    """Say whether a parameter is a matrix inside the transformer blocks (`h.N...`, perhaps below a `gpt.`).
+
+    The two factors of a low-rank update are not: Muon would make each of them, not their product, near orthogonal.
+    """
+    words = name.split(".")
+    return param.ndim == 2 and "h" in words and not {"lora_A", "lora_B"} & set(words)
 
 
 def lr_factor(step: int, steps: int, config: OptimConfig) -> float:

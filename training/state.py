@@ -39,8 +39,8 @@ class TrainerState:
 def training_tensors(
     model: nn.Module, optimizers: Iterable[Optimizer], averages: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return weights, optimizer state and averaged weights by name; writing into them changes the run."""
-    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    """Return weights that train, optimizer state and averaged weights by name; writing into them changes the run."""
+    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for parameter, values in optimizer.state.items():

@@ -5,14 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
 
 from model.checkpoint import public_views
-from model.config import PRESETS, GPTConfig
+from model.config import PRESETS
 from model.gpt import GPT
-from model.public_config import config_to_public
 from tests.tiny import KINDS, make_config, make_gpt
+from tests.twins import pair
 
 BAR = 1e-10
 """Largest difference to transformers, of logits and of gradients."""
@@ -24,26 +23,6 @@ CONFIGS = {
     "llama-biased": make_config("llama", attention_bias="all"),
     "qwen3-biased": make_config("qwen3", attention_bias="all", n_kv_head=4),
 }
-
-
-def oracle(config: GPTConfig) -> PreTrainedModel:
-    """transformers' model of this shape in float64; its RMSNorms would go through float32."""
-    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config_to_public(config))).double().eval()
-    for parent in list(theirs.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__.endswith("RMSNorm"):
-                setattr(parent, name, nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon).double())
-    return theirs
-
-
-def pair(config: GPTConfig) -> tuple[GPT, PreTrainedModel]:
-    """Our model and transformers' with the same float64 weights."""
-    ours, theirs = make_gpt(config).double(), oracle(config)
-    missing, unexpected = theirs.load_state_dict(dict(public_views(ours)), strict=False)
-    assert not unexpected
-    assert set(missing) <= {"lm_head.weight"}
-    theirs.tie_weights()
-    return ours, theirs
 
 
 @pytest.mark.parametrize("name", CONFIGS)
