@@ -107,28 +107,43 @@ class ChatTemplate:
             rendered = _cut_at_mark(rendered, disguise.end_mark)
         return self._encode_rendered(rendered, disguise)
 
-    def encode_with_targets(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Return the ids of a whole conversation, and which of them the assistant has to produce.
+    def encode_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Return the ids of a prompt, as `encode` gives them for serving, and those of the answer, the last message.
 
-        Targets are each answer and the control token that ends it, found by rendering the conversation up to the
-        answer and up to its end.
+        The answer ends with the control token that ends it. Prompt and answer are apart even where a token could
+        reach over the border between them: a model that is served the prompt cannot give half a token.
 
         Raises:
-            ChatTemplateError: the template refuses the conversation, or rewrites earlier turns when later ones come.
+            ChatTemplateError: the template refuses the conversation, or writes a prompt otherwise once it is answered.
         """
-        ids = self.encode(messages, add_generation_prompt=False)
-        is_target = [False] * len(ids)
-        for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
+        disguise = _Disguise(self._tokenizer.special_tokens, avoid=[self.source, messages])
+        hidden = [_hide_message(message, disguise) for message in messages]
+        prompt_text = self._render(hidden[:-1], {"add_generation_prompt": True})
+        whole_text = self._render(hidden, {"add_generation_prompt": False})
+        prompt, whole = (self._encode_rendered(text, disguise) for text in (prompt_text, whole_text))
+        if whole[: len(prompt)] == prompt:
+            answer = whole[len(prompt) :]
+        elif whole_text.startswith(prompt_text):
+            answer = self._encode_rendered(whole_text.removeprefix(prompt_text), disguise, opens_text=False)
+        else:
+            raise ChatTemplateError(
+                f"messages[{len(messages) - 1}]: the chat template writes what comes before an answer otherwise once "
+                "it is given, so that what is learned would not be what is asked"
+            )
+        ends = [at for at, id_ in enumerate(answer) if id_ in self._tokenizer.special_ids]
+        return prompt, answer[: ends[-1] + 1] if ends else answer
+
+    def unknown_tokens(self) -> list[str]:
+        """Return what looks like a control token in a conversation but is none, and would be torn into pieces."""
+        roles = ("system", "user", "assistant", "user")
+        for messages in [[{"role": role, "content": "x"} for role in roles[skip:]] for skip in (0, 1)]:
+            try:
+                rendered = self._render(messages, {"add_generation_prompt": True})
+            except ChatTemplateError:  # some know no system messages
                 continue
-            prompt = self.encode(messages[:turn], add_generation_prompt=True)
-            whole = self.encode(messages[: turn + 1], add_generation_prompt=False)
-            if whole[: len(prompt)] != prompt or ids[: len(whole)] != whole:
-                raise ChatTemplateError(f"messages[{turn}]: the template renders its prefix differently on its own")
-            ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self._tokenizer.special_ids]
-            end = ends[-1] + 1 if ends else len(whole)
-            is_target[len(prompt) : end] = [True] * (end - len(prompt))
-        return ids, is_target
+            marks = dict.fromkeys(re.findall(r"<\|[^<>|\s]+\|>", rendered))
+            return [mark for mark in marks if mark not in self._tokenizer.special_tokens]
+        return []
 
     def _render(self, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         defaults: dict[str, Any] = {"tools": None, "documents": None} | self._tokenizer.named_tokens
@@ -137,10 +152,10 @@ class ChatTemplate:
         except Exception as error:  # a template is a program that came with the checkpoint: it may raise anything
             raise ChatTemplateError(f"the chat template refuses this conversation: {error}") from error
 
-    def _encode_rendered(self, rendered: str, disguise: "_Disguise") -> list[int]:
+    def _encode_rendered(self, rendered: str, disguise: "_Disguise", *, opens_text: bool = True) -> list[int]:
         control = self._tokenizer.special_tokens
         pieces = [control[piece] if piece in control else disguise.reveal(piece) for piece in disguise.split(rendered)]
-        return self._tokenizer.encode_pieces(pieces)
+        return self._tokenizer.encode_pieces(pieces, opens_text=opens_text)
 
 
 class _Disguise:

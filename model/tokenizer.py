@@ -106,6 +106,28 @@ class Tokenizer:
         config = json.loads(self._files["tokenizer_config.json"])
         return Tokenizer(self._files["tokenizer.json"].decode(), config | {"eos_token": eos_token})
 
+    def with_control_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
+        """Return the same vocabulary with further control tokens behind the others; those it has keep their ids.
+
+        Raises:
+            TokenizerError: the vocabulary knows one of them as text.
+        """
+        root = json.loads(self._files["tokenizer.json"])
+        entries, next_id = list(root.get("added_tokens") or []), self.vocab_size
+        for token in [token for token in dict.fromkeys(tokens) if token not in self.special_tokens]:
+            if token in self._file.added_tokens or token in self._file.vocab:
+                raise TokenizerError(f"tokenizer.json: {token} is a word of the vocabulary and cannot control it, too")
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            entries.append({"id": next_id, "content": token, **flags, "special": True})
+            next_id += 1
+        config = json.loads(self._files["tokenizer_config.json"])
+        if "added_tokens_decoder" in config:  # older files say it twice
+            config["added_tokens_decoder"] |= {
+                str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in entries
+            }
+        text = json.dumps(root | {"added_tokens": entries}, indent=2, ensure_ascii=False) + "\n"
+        return Tokenizer(text, config | {"eos_token": self.named_tokens["eos_token"]})
+
     def files(self) -> dict[str, bytes]:
         """Return the files that describe this tokenizer in a checkpoint directory."""
         return dict(self._files)
@@ -118,12 +140,15 @@ class Tokenizer:
         """Return what `encode` does, plain, for each of many texts: the fastest way for data sets."""
         return self._backend.encode_batch(texts)
 
-    def encode_pieces(self, pieces: Sequence[int | str]) -> list[int]:
-        """Return the ids of a text whose control tokens are given as ids, and whose other pieces are plain text."""
+    def encode_pieces(self, pieces: Sequence[int | str], *, opens_text: bool = True) -> list[int]:
+        """Return the ids of a text whose control tokens are given as ids, and whose other pieces are plain text.
+
+        Without `opens_text` it goes on from another.
+        """
         ids: list[int] = []
         for at, piece in enumerate(pieces):
             if isinstance(piece, str):
-                ids += self._backend.encode(self._trimmed(piece, pieces, at), opens_text=at == 0)
+                ids += self._backend.encode(self._trimmed(piece, pieces, at), opens_text=opens_text and at == 0)
             else:
                 ids.append(piece)
         return ids

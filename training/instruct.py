@@ -1,46 +1,47 @@
-"""Recipe: teach a base model to answer, from conversations; only answers are learned, prompts are given.
+"""Recipe: teach a model to answer, from conversations; prompts are given, and what is learned follows them.
 
-`run` goes from a file to a checkpoint; `instruct` is its heart, for conversations already at hand.
+`run` goes from files to a checkpoint; `instruct` is its heart, for conversations already at hand.
 """
 
 import functools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-import numpy as np
-
-from model.chat import DEFAULT_TEMPLATE, END_OF_TURN, ChatTemplate
-from model.checkpoint import load_gpt, save_checkpoint
-from model.directory import CheckpointError, read_checkpoint
+from model.checkpoint import save_checkpoint
 from model.gpt import GPT
-from model.tokenizer import Tokenizer
+from model.sampling_params import SamplingParams
+from model.templates import input_heading
 from training.best import best_card
 from training.card import Card, repeat_command, save_run
+from training.chat_tools import ChatTools, chat_tools
 from training.config.instruct import InstructConfig
-from training.data.encoding import fingerprint
-from training.data.errors import DataError
-from training.data.instruction import Conversation, ConversationBatches, read_conversations
-from training.evaluation.answers import answer, exact_match
+from training.data.instruction import Conversation, ConversationBatches
+from training.data.splits import Part, Parts, read_parts
+from training.evaluation.answers import UNFINISHED, answer_metrics
 from training.evaluation.text import Metrics, loss_metrics
+from training.finetune import base_digest, load_base, prepare
 from training.loss import next_token_loss
+from training.new_tokens import make_room
 from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
+from training.responses import RESPONSES_FILE, Response, respond, to_jsonl, to_markdown
 from training.run_folder import RunFolder
+from training.samples import SampleAnswers
 from training.state import TrainerState
+from training.tracking import MetricsLog
 from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: InstructConfig) -> None:
-    """Finetune a base checkpoint on conversations and write a chat checkpoint.
+    """Finetune a checkpoint on conversations and write a chat checkpoint.
 
     Raises:
-        CheckpointError: the base cannot be used.
+        CheckpointError: the base cannot be used, or does not fit the template.
         DataError: the conversations cannot be used.
-        OutputError: the checkpoint cannot be put where it should go.
+        OutputError: the checkpoint cannot be put where it should go, or the run cannot go on from where it stood.
         NonFiniteError: training diverged.
     """
     conduct(config, functools.partial(make, config))
@@ -48,107 +49,141 @@ def run(config: InstructConfig) -> None:
 
 def make(config: InstructConfig, folder: RunFolder) -> None:
     """Train in the folder of a run; see `run`."""
-    train, valid = split_conversations(read_conversations(config.data), config.valid_fraction, config.seed)
-    tokenizer, template = chat_tools(config)
-    folder.must_match(data=digest((train, valid)), base=fingerprint(tokenizer))
-    model = load_gpt(config.base)
+    world, tools = World.current(), chat_tools(config)
+    parts = read_parts(config, input_heading(tools.template.source))
+    folder.must_match(
+        data=digest([dict(part.conversations) for part in parts if part is not None]),
+        base=base_digest(config.base),
+        template=digest(tools.template.source),
+    )
+    model = make_room(load_base(config.base, config), tools.tokenizer.vocab_size, config.seed)
+    train, valid, asked = render_parts(parts, tools, model, config)
+    saving: dict[str, Any] = {"chat_template": tools.template.source, "eos_token_ids": tools.end_ids}
+    if (adapter := prepare(model, config)) is not None:
+        saving["adapter"] = adapter
 
     def write_best(place: Path, best: GPT) -> None:
-        card = best_card(config.out)
-        save_checkpoint(place, best, tokenizer, chat_template=template.source, model_card=card)
+        save_checkpoint(place, best, tools.tokenizer, model_card=best_card(config.out), **saving)
 
     with open_log(config, folder) as log:
         kept = keeping(config, folder, log, model.config, write_best)
-        state = instruct(model, train, valid, template, tokenizer, config, **kept)
+        if config.sample_answers:
+            kept["on_validation"] = sample_answers(
+                config, tools, spread(parts.valid, valid, config.sample_answers), log
+            )
+        state = instruct(model, train, valid, config, **kept)
     must_be_over(state)
-    if World.current().is_first:
-        metrics = held_out_metrics(model, valid, template, tokenizer)
-        card = describe(config, len(train), len(valid), metrics)
-        save_run(config, model, tokenizer, card, log, state, chat_template=template.source)
+    if world.is_first:
+        part = parts.test if parts.test is not None else parts.valid
+        metrics, responses = held_out_metrics(model, part, asked, tools, config)
+        card = describe(config, (train, valid, asked), metrics, responses)
+        files = {RESPONSES_FILE: to_jsonl(responses)}
+        save_run(config, model, tools.tokenizer, card, log, state, extra_files=files, **saving)
         logger.info("wrote %s: %.1f%% of held-out answers exactly right", config.out, 100 * metrics["exact_match"])
 
 
-def chat_tools(config: InstructConfig) -> tuple[Tokenizer, ChatTemplate]:
-    """Return the base's tokenizer, made to end with a turn, and its chat template or else our own.
+def render_parts(
+    parts: Parts, tools: ChatTools, model: GPT, config: InstructConfig
+) -> tuple[ConversationBatches, ConversationBatches, ConversationBatches]:
+    """Render what is trained on, looked at, and answered at the end, which may be the same as what is looked at.
 
     Raises:
-        CheckpointError: the base is a classifier, or its tokenizer lacks the template's special tokens.
+        DataError: the template refuses a conversation, or none of a part fits the context.
     """
-    base = read_checkpoint(config.base)
-    tokenizer = Tokenizer.from_directory(config.base)
-    if base.kind == "classifier":
-        raise CheckpointError(f"--base: {config.base} holds a classifier; give a language model")
-    if base.kind == "chat":
-        return tokenizer, ChatTemplate.from_directory(config.base, tokenizer)
-    missing = [token for token in ("<|user|>", "<|assistant|>", END_OF_TURN) if token not in tokenizer.special_tokens]
-    if missing:
-        raise CheckpointError(
-            f"--base: the tokenizer of {config.base} lacks {missing[0]}, which our chat template needs"
+
+    def render(part: Part) -> ConversationBatches:
+        batches = ConversationBatches(
+            part.conversations.values(),
+            tools.template,
+            tools.tokenizer,
+            block_size=model.config.block_size,
+            loss_on=config.loss_on,
+            numbers=part.conversations,
+            flag=part.flag,
         )
-    tokenizer = tokenizer.with_eos(END_OF_TURN)
-    return tokenizer, ChatTemplate(DEFAULT_TEMPLATE, tokenizer)
+        batches.warn_of_dropped()
+        return batches
+
+    train, valid = render(parts.train), render(parts.valid)
+    return train, valid, render(parts.test) if parts.test is not None else valid
 
 
-def split_conversations(
-    conversations: Sequence[Conversation], valid_fraction: float, seed: int
-) -> tuple[list[Conversation], list[Conversation]]:
-    """Hold out a random share.
+def kept(part: Part, batches: ConversationBatches) -> dict[int, Conversation]:
+    """Return the conversations of a part that fit the context, by number."""
+    fitting = set(batches.numbers) - batches.dropped.keys()
+    return {number: messages for number, messages in part.conversations.items() if number in fitting}
 
-    Raises:
-        DataError: fewer than two conversations.
-    """
-    if len(conversations) < 2:
-        raise DataError("--data: one conversation is too few to train and validate on")
-    order = np.random.default_rng(seed).permutation(len(conversations))
-    num_valid = max(1, round(valid_fraction * len(order)))
-    held_out = set(order[:num_valid].tolist())
-    train = [messages for i, messages in enumerate(conversations) if i not in held_out]
-    return train, [conversations[i] for i in sorted(held_out)]
+
+def spread(part: Part, batches: ConversationBatches, count: int) -> list[Conversation]:
+    """Return a few conversations from all over a part."""
+    conversations = list(kept(part, batches).values())
+    count = min(count, len(conversations))
+    return [conversations[i * len(conversations) // count] for i in range(count)]
+
+
+def sample_answers(
+    config: InstructConfig, tools: ChatTools, conversations: list[Conversation], log: MetricsLog
+) -> SampleAnswers:
+    """Return what answers a few questions at every evaluation."""
+    world = World.current()
+    params = SamplingParams(max_tokens=config.sample_tokens, temperature=config.sample_temperature, seed=config.seed)
+    return SampleAnswers(
+        *(tools.template, tools.tokenizer, conversations, params, tools.end_ids, log),
+        is_alone=world.size == 1,
+        is_shown=world.is_first,
+    )
 
 
 def instruct(
     model: GPT,
-    train: Sequence[Conversation],
-    valid: Sequence[Conversation],
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
+    train: ConversationBatches,
+    valid: ConversationBatches,
     config: InstructConfig,
     **keeping: Unpack[Keeping],
 ) -> TrainerState:
     """Train a model in place to give the answers of conversations.
 
     Raises:
-        DataError: no conversation fits the context.
         NonFiniteError: training diverged.
     """
-    rows, held_out = (
-        ConversationBatches(part, template, tokenizer, block_size=model.config.block_size) for part in (train, valid)
-    )
-    if rows.num_dropped:
-        logger.warning("left out %d conversations longer than %d tokens", rows.num_dropped, model.config.block_size)
-    batches = rows.shuffled(config.batch_size, config.seed)
-    valid_batches = held_out.in_order(config.batch_size)
-    return Trainer(model, next_token_loss, batches, config, valid=valid_batches, title="instruct", **keeping).fit()
+    rows = train.packed if config.pack else train.shuffled
+    batches = rows(config.batch_size, config.seed)
+    held_out = valid.in_order(config.micro_batch_size or config.batch_size)
+    return Trainer(model, next_token_loss, batches, config, valid=held_out, title="instruct", **keeping).fit()
 
 
 def held_out_metrics(
-    model: GPT, valid: Sequence[Conversation], template: ChatTemplate, tokenizer: Tokenizer
-) -> Metrics:
-    """Return the loss on held-out answers and the share that is given exactly."""
-    batches = ConversationBatches(valid, template, tokenizer, block_size=model.config.block_size)
-    answers = answer(model, valid, template, tokenizer, end_ids=[tokenizer.eos_id])
-    wanted = [messages[-1]["content"] for messages in valid]
-    return {**loss_metrics(model, batches.in_order(32)), "exact_match": exact_match(answers, wanted)}
+    model: GPT, part: Part, batches: ConversationBatches, tools: ChatTools, config: InstructConfig
+) -> tuple[Metrics, list[Response]]:
+    """Return the loss on held-out answers, how right the given ones are, and those."""
+    asked = kept(part, batches)
+    responses = respond(model, list(asked.values()), asked, tools, config.answer_tokens)
+    given = [each.response + ("" if each.is_finished else UNFINISHED) for each in responses]
+    losses = loss_metrics(model, batches.in_order(config.micro_batch_size or config.batch_size))
+    return {**losses, **answer_metrics(given, [each.answer for each in responses])}, responses
 
 
-def describe(config: InstructConfig, num_train: int, num_valid: int, metrics: Metrics) -> Card:
+def describe(
+    config: InstructConfig, parts: tuple[ConversationBatches, ...], metrics: Metrics, responses: list[Response]
+) -> Card:
     """Return what the model card says beside the facts of the run."""
+    train, valid, asked = (len(batches.kept) for batches in parts)
+    has_test = parts[2] is not parts[1]
+    tested = f", {asked:,} to test on" if has_test else ""
+    dropped = sum(batches.num_dropped for batches in parts[: 3 if has_test else 2])
+    too_long = f" {dropped:,} longer than the context were left out." if dropped else ""
+    name = "Test" if has_test else "Held-out"
     return Card(
         summary=f"An assistant, finetuned from `{config.base.name}`.",
-        data=f"`{config.data.name}`: {num_train:,} conversations to train on, {num_valid:,} held out.",
+        data=f"`{config.data.name}`: {train:,} conversations to train on, {valid:,} held out{tested}.{too_long} "
+        f"`{RESPONSES_FILE}` has the answers given to the {name.lower()} part.",
         metrics={
-            "Held-out loss (nats per answer token)": metrics["loss"],
-            "Held-out answers exactly right": f"{metrics['exact_match']:.1%}",
+            f"{name} loss (nats per {'token' if config.loss_on == 'everything' else 'answer token'})": metrics["loss"],
+            f"{name} answers exactly right": f"{metrics['exact_match']:.1%}",
+            f"{name} answers that contain the right one": f"{metrics['contains']:.1%}",
+            f"{name} answers, ROUGE-L": metrics["rouge_l"],
+            f"{name} answers without an end": f"{metrics['unfinished']:.1%}",
         },
         reproduce=repeat_command("instruct", config.out),
+        notes=to_markdown(responses),
     )

@@ -119,26 +119,19 @@ def test_names_tools_and_template_arguments_are_text_too(tokenizer: Tokenizer) -
 
 
 @pytest.mark.parametrize("name", ["ours", "chatml", "llama3"])
-def test_targets_are_the_answers_with_their_end(tokenizer: Tokenizer, name: str) -> None:
+def test_an_answer_follows_its_served_prompt_and_ends_with_its_end_token(tokenizer: Tokenizer, name: str) -> None:
     messages = [*CONVERSATION, {"role": "assistant", "content": "You are welcome."}]
     chat = ChatTemplate(TEMPLATES[name], tokenizer)
-    ids, is_target = chat.encode_with_targets(messages)
-    assert ids == chat.encode(messages, add_generation_prompt=False)
-    assert len(is_target) == len(ids)
+    prompt, answer = chat.encode_answer(messages)
+    assert prompt == chat.encode(CONVERSATION)
     end = {"ours": "<|end|>", "chatml": "<|im_end|>", "llama3": "<|eot_id|>"}[name]
-    targets = tokenizer.decode([id_ for id_, wanted in zip(ids, is_target, strict=True) if wanted])
-    assert targets == f"{messages[2]['content']}{end}You are welcome.{end}"
+    assert tokenizer.decode(answer) == f"You are welcome.{end}"
 
 
-def test_targets_hold_no_prompt_when_nobody_answers(tokenizer: Tokenizer) -> None:
-    _, is_target = ChatTemplate(DEFAULT_TEMPLATE, tokenizer).encode_with_targets(CONVERSATION[:2])
-    assert not any(is_target)
-
-
-def test_a_template_that_rewrites_history_cannot_give_targets(tokenizer: Tokenizer) -> None:
+def test_a_template_that_rewrites_what_it_has_asked_gives_no_answers(tokenizer: Tokenizer) -> None:
     chat = ChatTemplate("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", tokenizer)
     with pytest.raises(ChatTemplateError, match=r"messages\[2\]"):
-        chat.encode_with_targets(CONVERSATION)
+        chat.encode_answer(CONVERSATION[:3])
 
 
 def test_the_default_template_refuses_other_roles(tokenizer: Tokenizer) -> None:

@@ -51,5 +51,5 @@ def test_long_prompts_are_cut_to_the_context(length: int) -> None:
 
 
 def test_a_sample_ends_before_the_end_token() -> None:
-    assert until(0, [4, 5, 0, 6, 0]) == [4, 5]
-    assert until(0, [4, 5]) == [4, 5]
+    assert until([0], [4, 5, 0, 6, 0]) == [4, 5]
+    assert until([0], [4, 5]) == [4, 5]

@@ -1,6 +1,7 @@
 """`groundup` told to stop in the middle of its work, as a terminal or a cluster does it, and told to go on."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -72,11 +73,19 @@ def test_both_stages_of_a_classifier_go_on_where_they_were(tmp_path: Path) -> No
     assert finish([*arguments, "--resume"], out) == finish(arguments, tmp_path / "whole")
 
 
-def test_an_assistant_goes_on_where_it_was(tmp_path: Path, tiny_checkpoints: Path) -> None:
+@pytest.mark.parametrize("rows", [["--batch-size=8"], ["--batch-size=2", "--pack"]])
+def test_an_assistant_goes_on_where_it_was(
+    tmp_path: Path, tiny_checkpoints: Path, capsys: pytest.CaptureFixture[str], rows: list[str]
+) -> None:
     talks = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(100)]
     (tmp_path / "a.json").write_text(json.dumps(talks))
-    base = tiny_checkpoints / "tiny-base"
-    arguments = ["instruct", "--data", str(tmp_path / "a.json"), "--base", str(base), *PACE, "--batch-size=8"]
+    base = shutil.copytree(tiny_checkpoints / "tiny-chat", tmp_path / "base")
+    arguments = ["instruct", "--data", str(tmp_path / "a.json"), "--base", str(base), *PACE, *rows]
     out = tmp_path / "out"
     stop(arguments, out)
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").write_text(template + "\n")
+    assert groundup.main([*arguments, "--out", str(out), "--resume"]) == 2
+    assert "--template: not what the interrupted run" in capsys.readouterr().err
+    (base / "chat_template.jinja").write_text(template)
     assert finish([*arguments, "--resume"], out) == finish(arguments, tmp_path / "whole")
