@@ -9,11 +9,11 @@
 - `generate`: one sequence, the slow obvious way; the oracle of the serving engine
 - `tokenizer`: text to ids and back, for what `tokenizer_json` and `openai_vocabulary` read; it encodes with
   `tiktoken_backend` what `byte_level` can express, else with `library_backend`, and decodes by `token_decoder`
-- `chat`: conversations to ids
+- `chat`: conversations to ids, by a template; `templates`: the named ones
 - `directory`: what a checkpoint says of itself; `checkpoint`: save and load, by `public_config` (its keys), `convert`
   (its tensors), `tensor_files` (how files hold them) and `replace` (all of it in one step)
 - `nanogpt`, `book`, `meta_llama`: other projects' files, each described as a `foreign` model for `import_command`
 
-Free of torch: `config`, `adapter_config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `directory`,
-`public_config`, `convert`, `replace`, `import_command`.
+Free of torch: `config`, `adapter_config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `templates`,
+`directory`, `public_config`, `convert`, `replace`, `import_command`.
 """

@@ -8,6 +8,8 @@ corpus, mixture               what `--data` names, opened; several sources in sh
 tokens, documents, batches    windows, borders of documents inside them, the batch of a step and of a rank
 order                         which items a batch takes
 instruction, classification   conversations with masked targets; labelled texts with right padding
+splits, packing               which conversations train, validate, test, and which share a row
+records                       what a JSON file holds
 labelled, label_split         labelled texts out of files, without repeats, parted and balanced; label_parts for one run
 words, plots, stories         the embedded stories and what they are made of
 tasks, conversations, spam    the embedded questions with checkable answers; messages no keyword tells apart

@@ -19,6 +19,7 @@ import torch
 
 from model.checkpoint import load_gpt
 from training.card import Card, save_run
+from training.chat_tools import chat_tools
 from training.classify import build_classifier, classify
 from training.config.classify import ClassifyConfig
 from training.config.demo import DemoConfig
@@ -27,6 +28,7 @@ from training.config.pretrain import PretrainConfig
 from training.config.run import OptimConfig, RunConfig
 from training.config.shape import ModelShape
 from training.data.encoding import encode_documents
+from training.data.instruction import ConversationBatches
 from training.data.label_split import Split
 from training.data.labelled import Example
 from training.data.tokens import TokenWindows, covering_batches
@@ -34,7 +36,7 @@ from training.demo import spam, stories, tasks
 from training.demo.conversations import conversations
 from training.demo.results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.device import set_up_torch
-from training.instruct import chat_tools, instruct
+from training.instruct import instruct
 from training.pretrain import build_model, pretrain
 from training.progress import show_messages
 from training.run_folder import RunFolder, run_folder
@@ -182,16 +184,19 @@ class Demo:
             batch_size=48,
         )
         set_up_torch(settings)
-        tokenizer, template = chat_tools(settings)
+        tokenizer, template, _ = chat_tools(settings)
         model = load_gpt(settings.base)
-        train, valid = self.conversations[500:], self.conversations[:500]
+        train, valid = (
+            ConversationBatches(part, template, tokenizer, block_size=model.config.block_size)
+            for part in (self.conversations[500:], self.conversations[:500])
+        )
         with MetricsLog(folder.metrics) as log:
-            state = whole(instruct(model, train, valid, template, tokenizer, settings, log=log))
+            state = whole(instruct(model, train, valid, settings, log=log))
         results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
         card = Card(
             summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
-            data=f"{len(train):,} generated conversations (`training/demo/conversations.py`). One word in four and "
-            "two phrasings of each kind of task were held out by a rule fixed before training.",
+            data=f"{len(train.kept):,} generated conversations (`training/demo/conversations.py`). One word in four "
+            "and two phrasings of each kind of task were held out by a rule fixed before training.",
             metrics=results.summary,
             reproduce=self._command(),
             notes=f"## Held-out answers\n\n{results.markdown()}\n\n"
