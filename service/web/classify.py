@@ -12,6 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from model.directory import Checkpoint
 from service import metrics
 from service.host.messages import Classified, Classify
 from service.settings import ServiceSettings
@@ -46,7 +47,7 @@ class ClassifyRoute:
             "created": int(time.time()),
             "model": model.id,
             "labels": list(model.checkpoint.labels),
-            "data": [classification(index, row, model.checkpoint.labels, body) for index, row in enumerate(logits)],
+            "data": [classification(index, row, model.checkpoint, body) for index, row in enumerate(logits)],
             "usage": usage_of(items),
         }
         return Response(msgspec.json.encode(answer), media_type="application/json", headers=received.headers)
@@ -102,9 +103,16 @@ def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
     return items
 
 
-def classification(index: int, logits: Sequence[float], labels: Sequence[str], body: ClassifyRequest) -> dict[str, Any]:
-    """Return one entry of `data`. Labels with equal logits rank in index order."""
-    probs = _softmax(logits)
+def classification(
+    index: int, logits: Sequence[float], checkpoint: Checkpoint, body: ClassifyRequest
+) -> dict[str, Any]:
+    """Return one entry of `data`. Labels with equal logits rank in index order.
+
+    Where labels do not exclude each other, each has a probability of its own, and `predicted_labels` names those with
+    at least a half.
+    """
+    labels = checkpoint.labels
+    probs = [_sigmoid(logit) for logit in logits] if checkpoint.is_multi_label else _softmax(logits)
     is_raw = body.raw_scores or not body.use_activation
     scores = logits if is_raw else probs
     ranking = sorted(range(len(labels)), key=lambda i: (-logits[i], i))
@@ -117,6 +125,8 @@ def classification(index: int, logits: Sequence[float], labels: Sequence[str], b
         "num_classes": len(labels),
         "scores": ranked,
     }
+    if checkpoint.is_multi_label:
+        entry["predicted_labels"] = [label for label, prob in zip(labels, probs, strict=True) if prob >= 0.5]
     return entry | ({"logits": list(logits)} if is_raw else {})
 
 
@@ -134,6 +144,10 @@ def _check_top_k(body: ClassifyRequest, model: ServedModel) -> None:
             f"but got {str(body.top_k)[:40]} instead."
         )
         raise InvalidParameter("integer_above_max_value", "top_k", message)
+
+
+def _sigmoid(logit: float) -> float:
+    return 0.5 * (1 + math.tanh(logit / 2))  # which never overflows
 
 
 def _softmax(logits: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.chat import ChatTemplate
-from model.directory import Checkpoint, Kind, read_checkpoint, weight_files
+from model.directory import MULTI_LABEL, SINGLE_LABEL, Checkpoint, Kind, read_checkpoint, weight_files
 from model.tokenizer import Tokenizer
 from service.settings import ServiceSettings
 from service.web.complaints import json_type
@@ -63,7 +63,7 @@ class ServedModel:
 
     def card(self) -> dict[str, Any]:
         """Return the entry of `GET /v1/models`."""
-        card = {
+        card: dict[str, Any] = {
             "id": self.id,
             "object": "model",
             "created": self.checkpoint.created,
@@ -74,7 +74,10 @@ class ServedModel:
             "capabilities": list(self.capabilities),
             "quantization": None,
         }
-        return card | ({"labels": list(self.checkpoint.labels)} if self.checkpoint.labels else {})
+        if self.checkpoint.labels:
+            card["labels"] = list(self.checkpoint.labels)
+            card["problem_type"] = MULTI_LABEL if self.checkpoint.is_multi_label else SINGLE_LABEL
+        return card
 
 
 class ServedModels:

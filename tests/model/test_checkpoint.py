@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    pipeline,
 )
 
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
@@ -46,6 +47,26 @@ def test_transformers_loads_our_classifier_with_equal_logits_and_labels(tiny_che
     with torch.no_grad():
         torch.testing.assert_close(ours(IDX, torch.tensor([30, 30])), theirs(IDX).logits, atol=2e-5, rtol=1e-4)
     assert theirs.config.id2label == {0: "ham", 1: "spam"}
+
+
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_transformers_knows_whether_our_labels_exclude_each_other(
+    tmp_path: Path, tokenizer: Tokenizer, is_multi_label: bool
+) -> None:
+    classifier = GPTClassifier(make_config("gpt2"), 3)
+    save_checkpoint(
+        tmp_path / "tags", classifier, tokenizer, model_card="", labels=["a", "b", "c"], is_multi_label=is_multi_label
+    )
+    assert read_checkpoint(tmp_path / "tags").is_multi_label is is_multi_label
+    theirs = pipeline("text-classification", str(tmp_path / "tags"), top_k=None, device="cpu")
+    ids = torch.tensor([tokenizer.encode("A small boat")])
+    with torch.no_grad():
+        logits = load_classifier(tmp_path / "tags")(ids, torch.tensor([ids.shape[1]]))[0]
+    probabilities = logits.sigmoid() if is_multi_label else logits.softmax(-1)
+    (found,) = theirs(["A small boat"])
+    assert {row["label"]: row["score"] for row in found} == pytest.approx(
+        dict(zip("abc", probabilities.tolist(), strict=True)), abs=1e-5
+    )
 
 
 def test_transformers_loads_our_tokenizer_and_chat_template(tiny_checkpoints: Path, tokenizer: Tokenizer) -> None:

@@ -1,7 +1,11 @@
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
+from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 import groundup
@@ -12,7 +16,7 @@ from training.classify import build_classifier, compare, run
 from training.config.classify import ClassifyConfig
 from training.data.errors import DataError
 from training.data.label_parts import load_split
-from training.data.label_split import Split
+from training.data.label_split import Split, class_sizes, same
 from training.data.labelled import Example
 
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 64}
@@ -73,6 +77,156 @@ def test_a_classifier_can_start_from_a_base(data: Path, tiny_checkpoints: Path) 
     assert torch.equal(model.gpt.h[1].mlp.down.weight, load_gpt(base).h[1].mlp.down.weight)
     run(config)
     assert (config.out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
+def test_the_head_alone_can_be_trained(data: Path, tiny_checkpoints: Path) -> None:
+    base = tiny_checkpoints / "tiny-base"
+    config = make_run(data, base=base, trainable="head", steps=5)
+    run(config)
+    assert torch.equal(load_classifier(config.out).gpt.h[1].mlp.down.weight, load_gpt(base).h[1].mlp.down.weight)
+    run(make_run(data, base=base, trainable=1, steps=5, overwrite=True))
+    last = load_classifier(config.out).gpt.h
+    assert torch.equal(last[0].mlp.down.weight, load_gpt(base).h[0].mlp.down.weight)
+    assert not torch.equal(last[1].mlp.down.weight, load_gpt(base).h[1].mlp.down.weight)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's business
+def test_adapters_are_trained_and_written_beside_the_merged_model(data: Path, tiny_checkpoints: Path) -> None:
+    base = tiny_checkpoints / "tiny-chat"
+    config = make_run(data, base=base, lora={"rank": 2}, steps=5)
+    run(config)
+    assert load_classifier(config.out).score.weight.shape[0] == 2
+    theirs = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, pad_token_id=None)
+    adapted = PeftModel.from_pretrained(theirs, config.out / "adapter").eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        ours = load_classifier(config.out)(ids, torch.tensor([4]))
+        assert torch.allclose(ours, adapted(ids[:1]).logits, atol=1e-5)
+
+
+def test_a_base_may_read_the_texts_before_their_classes_are_learned(data: Path, tiny_checkpoints: Path) -> None:
+    base = tiny_checkpoints / "tiny-base"
+    config = make_run(data, base=base, trainable="head", warmup_lm_steps=3, steps=3)
+    run(config)
+    assert not torch.equal(load_classifier(config.out).gpt.h[1].mlp.down.weight, load_gpt(base).h[1].mlp.down.weight)
+
+
+def test_a_run_ends_with_a_report_that_the_card_points_to(data: Path) -> None:
+    config = make_run(data)
+    run(config)
+    report = json.loads((config.out / "report.json").read_text())
+    assert report["num_texts"] == 20
+    assert set(report["compared"]) == {
+        "this model",
+        "TF-IDF + logistic regression",
+        "naive Bayes",
+        "always the most frequent",
+    }
+    assert report["compared"]["always the most frequent"]["accuracy"] == 0.6
+    card = (config.out / "README.md").read_text()
+    assert "[report.md](report.md)" in card
+    assert "2 that repeat an earlier one but for letter case and white space were dropped." in card
+    text = (config.out / "report.md").read_text()
+    assert "| ham | " in text
+    for name in ("confusion.png", "calibration.png", "misclassified.jsonl"):
+        assert (config.out / name).exists()
+        assert f"({name})" in text or name == "misclassified.jsonl"
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """Texts with any of two labels, told by a word each."""
+    rows = []
+    for i in range(80):
+        labels = [name for bit, name in ((1, "money"), (2, "travel")) if i % 4 & bit]
+        words = {"money": "pay the bill", "travel": "board the train"}
+        rows.append({"text": " and ".join(words[label] for label in labels) + f" on day {i}", "labels": labels})
+    path = tmp_path / "tags.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_texts_may_have_several_labels(tagged: Path) -> None:
+    config = make_run(tagged, multi_label=True, balance="weights", steps=150)
+    run(config)
+    assert read_checkpoint(config.out).is_multi_label
+    assert AutoModelForSequenceClassification.from_pretrained(config.out).config.problem_type.startswith("multi_label")
+    report = json.loads((config.out / "report.json").read_text())
+    assert report["multi_label"]
+    assert report["micro_f1"] > 0.8
+    assert "any number of these labels: money, travel" in (config.out / "README.md").read_text()
+
+
+def test_a_list_of_labels_without_multi_label_is_refused(tagged: Path) -> None:
+    with pytest.raises(DataError, match="row 1 has a list of labels; say --multi-label"):
+        load_split(make_run(tagged))
+
+
+def test_a_file_of_its_own_is_tested_on_whole_and_never_trained_on(data: Path, tmp_path: Path) -> None:
+    test = tmp_path / "test.tsv"
+    test.write_text("text\tlabel\nwin prize  NUMBER 1 now\tspam\nsee you at 2\tham\nsee you at 2\tham\nnew\tham\n")
+    split = load_split(make_run(data, test_data=test))
+    assert [example.text for example in split.test] == [
+        "win prize  NUMBER 1 now",
+        "see you at 2",
+        "see you at 2",
+        "new",
+    ]
+    assert len(split.train) + len(split.valid) == 98
+    assert not {same(example.text) for example in split.train + split.valid} & {same(e.text) for e in split.test}
+    told = " ".join(split.notes)
+    assert "2 training texts that also occur in held-out files were dropped." in told
+    assert "1 texts of `test.tsv` repeat an earlier one; they stay, as published." in told
+    with pytest.raises(DataError, match=r"--valid-data: .*test.tsv: every text of it also occurs in what is held out"):
+        load_split(make_run(data, test_data=test, valid_data=test))
+
+
+def test_a_label_unseen_in_training_is_refused_by_the_flag_of_its_file(data: Path, tmp_path: Path) -> None:
+    test = tmp_path / "test.tsv"
+    test.write_text("text\tlabel\nhello\tegg\n")
+    with pytest.raises(DataError, match=r"--test-data: label 'egg' is none of the classifier's: ham, spam"):
+        load_split(make_run(data, test_data=test))
+
+
+def test_only_the_training_part_is_evened_out_unless_all_is_asked_for(data: Path) -> None:
+    split = load_split(make_run(data, balance="undersample"))
+    assert class_sizes(split.train) == "ham 28, spam 28"
+    assert class_sizes(split.test) == "ham 12, spam 8"
+
+
+def test_without_deduplication_leaks_are_counted(data: Path) -> None:
+    header, rows = data.read_text().split("\n", 1)
+    data.write_text(f"{header}\n{rows}{rows}")
+    told = " ".join(load_split(make_run(data, deduplicate=False)).notes)
+    assert re.search(r"Repeated texts stay; [1-9]\d* of the 41 test texts are also trained on", told)
+
+
+def test_labels_get_the_names_they_are_given(data: Path) -> None:
+    split = load_split(make_run(data, label_names=("spam=unwanted",)))
+    assert {example.label for example in split.train} == {"ham", "unwanted"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"multi_label": True, "balance": "undersample"}, "--balance: texts with several labels"),
+        ({"label_names": ("spam",)}, "is no OLD=NEW"),
+        ({"trainable": "head"}, "--trainable: without --base"),
+        ({"base": "b", "lora": {"rank": 2}, "warmup_lm_steps": 5}, "--warmup-lm-steps: would change the base"),
+        ({"valid_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(data: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_run(data, **changes)
+
+
+def test_what_the_base_does_not_have_is_refused_before_anything_trains(data: Path, tiny_checkpoints: Path) -> None:
+    base = tiny_checkpoints / "tiny-base"
+    with pytest.raises(ValueError, match=r"--trainable: 3 blocks, but the model has 2"):
+        run(make_run(data, base=base, trainable=3, warmup_lm_steps=10**6))
+    with pytest.raises(ValueError, match=r"--max-length: 999 tokens, but the model's context is 128"):
+        run(make_run(data, base=base, max_length=999, warmup_lm_steps=10**6))
 
 
 def test_accuracy_is_measured_against_the_labels_of_the_test_part(data: Path, tiny_checkpoints: Path) -> None:

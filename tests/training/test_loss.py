@@ -2,8 +2,11 @@ import math
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from model.checkpoint import public_views
 from model.classifier import GPTClassifier
+from model.public_config import config_to_public
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.loss import (
@@ -104,3 +107,43 @@ def test_label_loss_ignores_padding() -> None:
     alone = label_loss(model, {"idx": text, "lengths": lengths, "labels": label})
     beside = label_loss(model, {"idx": padded, "lengths": lengths, "labels": label})
     assert math.isclose(alone.loss.item(), beside.loss.item(), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
+def test_label_loss_is_that_of_transformers(problem: str) -> None:
+    torch.manual_seed(0)
+    config = make_config("gpt2")
+    ours = GPTClassifier(config, 3).double().eval()
+    public = AutoConfig.for_model(**config_to_public(config), num_labels=3, pad_token_id=383, problem_type=problem)
+    theirs = AutoModelForSequenceClassification.from_config(public).double().eval()
+    theirs.load_state_dict(dict(public_views(ours)))
+    idx, lengths = torch.randint(383, (4, 9)), torch.tensor([9, 9, 9, 9])
+    labels = torch.tensor([0, 2, 1, 1]) if problem.startswith("single") else torch.randint(2, (4, 3)).double()
+    sums = label_loss(ours, {"idx": idx, "lengths": lengths, "labels": labels})
+    assert (sums.loss / sums.count).item() == pytest.approx(theirs(idx, labels=labels).loss.item(), abs=1e-12)
+
+
+def test_weights_of_labels_multiply_their_losses_and_leave_the_count() -> None:
+    torch.manual_seed(0)
+    model = GPTClassifier(make_config("llama"), 3).double().eval()
+    idx, lengths = torch.randint(384, (4, 9)), torch.tensor([9, 3, 5, 1])
+    labels, weights = torch.tensor([0, 2, 1, 1]), torch.tensor([0.5, 2.0, 0.0, 1.0]).double()
+    batch = {"idx": idx, "lengths": lengths, "labels": labels}
+    parts = [label_loss(model, {name: tensor[i : i + 1] for name, tensor in batch.items()}).loss for i in range(4)]
+    weighted = label_loss(model, {**batch, "weights": weights})
+    assert weighted.loss.item() == pytest.approx((torch.stack(parts) * weights).sum().item())
+    assert weighted.count.item() == 4
+    several = torch.eye(3)[labels].double()
+    plain = label_loss(model, {**batch, "labels": several})
+    doubled = label_loss(model, {**batch, "labels": several, "weights": 2 * torch.ones(4, 3).double()})
+    assert doubled.loss.item() == pytest.approx(2 * plain.loss.item())
+
+
+def test_a_text_with_several_labels_is_right_if_all_of_them_are() -> None:
+    model = GPTClassifier(make_config("llama"), 2).eval()
+    idx, lengths = torch.randint(384, (3, 4)), torch.full((3,), 4)
+    said = (model(idx, lengths) >= 0).float()
+    wrong = said.clone()
+    wrong[1, 0] = 1 - wrong[1, 0]
+    found = label_loss(model, {"idx": idx, "lengths": lengths, "labels": wrong})
+    assert (found.metrics["accuracy"].item(), found.count.item()) == (2, 3)

@@ -43,8 +43,9 @@ def load_split(config: ClassifyConfig) -> Split:
     if config.balance == "undersample-all":
         known = balanced(known, config.split_seed)
         notes.append(f"Classes evened out before the split leave {len(known):,}.")
-    valid_share = 0.0 if valid else config.valid_fraction
-    split = split_examples(known, valid_share, 0.0 if test else config.test_fraction, config.split_seed)
+    valid_share = config.valid_fraction if config.valid_data is None else 0.0
+    test_share = config.test_fraction if config.test_data is None else 0.0
+    split = split_examples(known, valid_share, test_share, config.split_seed)
     train, valid, test = split.train, valid or split.valid, test or split.test
     if not config.deduplicate:
         note_leaks(train, test, notes)
@@ -90,8 +91,12 @@ def drop_repeats(
     for path, examples in ((config.valid_data, valid), (config.test_data, test)):
         if path is not None and (num_repeats := len(examples) - len(without_duplicates(examples))):
             notes.append(f"{num_repeats:,} texts of `{path.name}` repeat an earlier one; they stay, as published.")
-    if not kept:
-        raise DataError(f"--data: {config.data}: every text of it also occurs in the held-out files")
+    for flag, path, before, after in (
+        ("--data", config.data, known, kept),
+        ("--valid-data", config.valid_data, valid, kept_valid),
+    ):
+        if before and not after:
+            raise DataError(f"{flag}: {path}: every text of it also occurs in what is held out for later")
     return kept, kept_valid
 
 

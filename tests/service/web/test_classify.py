@@ -1,14 +1,19 @@
 """POST /classify in front of a scripted worker."""
 
+import json
 import math
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.host.messages import Classified, Failed
+from service.settings import ServiceSettings
+from service.web.models import load_models
 from tests.service.web.conftest import ServiceMaker
-from tests.service.web.scripted_worker import Service, scores
+from tests.service.web.scripted_worker import ScriptedWorker, Service, scores, writes
 
 PATH = "/classify"
 
@@ -115,3 +120,39 @@ def test_one_failure_fails_the_request_and_cancels_the_rest(make_service: Servic
     response = service.post(PATH, {"input": [[1], [2], [3]]})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
     assert len(service.classify.cancelled) == 2
+
+
+@pytest.fixture
+def tagging(tiny_checkpoints: Path, tmp_path: Path) -> Service:
+    """Labels that do not exclude each other; the first is likely, the second is not."""
+    path = shutil.copytree(tiny_checkpoints / "tiny-spam", tmp_path / "tiny-tags")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    settings = ServiceSettings(checkpoints=(path,))
+    return Service(load_models(settings), settings, ScriptedWorker(writes([])), ScriptedWorker(scores(3.0, -1.0)), True)
+
+
+def test_labels_that_do_not_exclude_each_other_have_each_its_own_probability(tagging: Service) -> None:
+    entry = classify(tagging, input="x")["data"][0]
+    assert entry["probs"] == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(1))])
+    assert (entry["label"], entry["score"]) == ("ham", entry["probs"][0])
+    assert [score["label"] for score in entry["scores"]] == ["ham", "spam"]
+    assert entry["predicted_labels"] == ["ham"]
+    raw = classify(tagging, input="x", raw_scores=True, top_k=1)["data"][0]
+    assert (raw["score"], raw["logits"], raw["predicted_labels"]) == (3.0, [3.0, -1.0], ["ham"])
+
+
+def test_none_or_all_of_such_labels_may_apply(tagging: Service) -> None:
+    for logits, expected in (((-2.0, -3.0), []), ((0.0, 1e4), ["ham", "spam"])):
+        tagging.classify.script = scores(*logits)
+        entry = classify(tagging, input="x")["data"][0]
+        assert entry["predicted_labels"] == expected
+        assert "predicted_labels" not in entry["scores"][0]
+
+
+def test_a_model_says_whether_its_labels_exclude_each_other(tagging: Service, service: Service) -> None:
+    (card,) = tagging.get("/v1/models").json()["data"]
+    assert card["problem_type"] == "multi_label_classification"
+    found = {card["id"]: card.get("problem_type") for card in service.get("/v1/models").json()["data"]}
+    assert found == {"tiny-base": None, "tiny-chat": None, "tiny-spam": "single_label_classification"}
+    assert "predicted_labels" not in classify(service, input="x")["data"][0]
