@@ -44,6 +44,7 @@ VERBS = {
     "generate": Verb(
         "model.generate_command:GenerateConfig", "model.generate_command:run", "continue a prompt or answer it, here"
     ),
+    "merge": Verb("model.merge_command:MergeConfig", "model.merge_command:run", "merge an adapter into its base"),
     "data fetch": Verb("training.data.config:FetchConfig", "training.data.fetch:run", "download a public data set"),
     "data prepare": Verb(
         "training.data.config:PrepareConfig", "training.data.preparation:run", "turn texts into token shards"

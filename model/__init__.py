@@ -1,8 +1,8 @@
 """What a GPT is: its shape, its arithmetic, its files. Imports nothing else of ours, and nothing here by itself.
 
 - `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
-- `lora`: the model with low-rank updates beside its weights, which `adapter_config` describes and
-  `adapter` reads and writes
+- `lora`: the model with low-rank updates beside its weights, which `adapter_config` describes, `adapter` reads and
+  writes, and `merge_command` merges
 - `packing`: several documents in one row; `kv_cache`: keys and values in pages
 - `sampling_params`, `sampling`: choosing the next token
 - `cpu_linear`: faster linear layers for serving on a CPU
@@ -15,5 +15,5 @@
 - `nanogpt`, `book`, `meta_llama`: other projects' files, each described as a `foreign` model for `import_command`
 
 Free of torch: `config`, `adapter_config`, `sampling_params`, `tokenizer` and all it needs, `chat`, `templates`,
-`directory`, `public_config`, `convert`, `replace`, `import_command`.
+`directory`, `public_config`, `convert`, `replace`, `import_command`, `merge_command`.
 """

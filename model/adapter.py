@@ -5,8 +5,9 @@ without them is held to names and shapes. What the weights do is `model.lora`'s 
 """
 
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,16 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from model.adapter_config import AdapterConfig
 from model.classifier import GPTClassifier
 from model.convert import canonical_name, public_tensors
-from model.directory import CheckpointError, read_json
+from model.directory import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, CheckpointError, read_json
 from model.gpt import GPT
 from model.lora import LoRALinear, add_lora
-from model.tensor_files import copy_mapped, mapped_safetensors, pieces
+from model.tensor_files import NamedTensor, copy_mapped, mapped_safetensors, pieces, write_safetensors
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before the public names."""
 
@@ -39,26 +37,23 @@ class StoredAdapter:
     config: AdapterConfig
     num_labels: int | None
     """Outputs of the classification head that is stored with it; None for a language model."""
-    labels: tuple[str, ...]
-    """Their names, where the file tells them."""
     base_digests: Mapping[str, str]
     """Digest of each tensor of the base by public name, where the file tells them."""
 
     @property
     def weights(self) -> Path:
-        return self.path / WEIGHTS_FILE
+        """File of the updates."""
+        return self.path / ADAPTER_WEIGHTS_FILE
 
 
-def adapter_files(
-    model: GPT | GPTClassifier, config: AdapterConfig, labels: Sequence[str] | None = None
-) -> dict[str, bytes]:
+def adapter_files(model: GPT | GPTClassifier, config: AdapterConfig) -> dict[str, bytes]:
     """Return the files of an adapter directory by name: the updates of a model, and a classifier's head."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(model, config)}
-    facts = {"format": "pt", "base_digests": json.dumps(dict(base_digests(model)))}
-    if labels is not None:
-        facts["labels"] = json.dumps(list(labels))
+    tensors = [NamedTensor(name, tensor.detach(), tensor.dtype) for name, tensor in adapter_tensors(model, config)]
+    weights = io.BytesIO()
+    write_safetensors(weights, tensors, {"base_digests": json.dumps(dict(base_digests(model)))})
     public = config.to_public(model.config, is_classifier=isinstance(model, GPTClassifier))
-    return {CONFIG_FILE: (json.dumps(public, indent=2) + "\n").encode(), WEIGHTS_FILE: save(tensors, metadata=facts)}
+    description = json.dumps(public, indent=2) + "\n"
+    return {ADAPTER_CONFIG_FILE: description.encode(), ADAPTER_WEIGHTS_FILE: weights.getvalue()}
 
 
 def read_adapter(path: Path | str) -> StoredAdapter:
@@ -68,23 +63,22 @@ def read_adapter(path: Path | str) -> StoredAdapter:
         CheckpointError: a file is missing, damaged, or asks for what we do not support.
     """
     path = Path(path)
-    public = read_json(path / CONFIG_FILE)
+    public = read_json(path / ADAPTER_CONFIG_FILE)
     try:
         config = AdapterConfig.from_public(public)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path / CONFIG_FILE}: {place}: {first['msg']}") from None
+        raise CheckpointError(f"{path / ADAPTER_CONFIG_FILE}: {place}: {first['msg']}") from None
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE}: {error}") from None
-    shapes, facts = _read_header(path / WEIGHTS_FILE)
+        raise CheckpointError(f"{path / ADAPTER_CONFIG_FILE}: {error}") from None
+    shapes, facts = _read_header(path / ADAPTER_WEIGHTS_FILE)
     head = shapes.get(f"{PREFIX}score.weight")
     try:
-        labels = tuple(map(str, json.loads(facts.get("labels", "[]"))))
         digests = dict(json.loads(facts.get("base_digests", "{}")))
     except (TypeError, ValueError):
-        raise CheckpointError(f"{path / WEIGHTS_FILE}: its facts are damaged; write it again") from None
-    return StoredAdapter(path, config, head[0] if head else None, labels, digests)
+        raise CheckpointError(f"{path / ADAPTER_WEIGHTS_FILE}: its facts are damaged; write it again") from None
+    return StoredAdapter(path, config, head[0] if head else None, digests)
 
 
 def load_adapter(model: GPT | GPTClassifier, stored: StoredAdapter) -> None:
@@ -103,7 +97,7 @@ def load_adapter(model: GPT | GPTClassifier, stored: StoredAdapter) -> None:
         add_lora(model, stored.config)
     except ValueError as error:
         raise CheckpointError(
-            f"{stored.path / CONFIG_FILE}: made for another base, or not supported: target_modules: {error}"
+            f"{stored.path / ADAPTER_CONFIG_FILE}: made for another base, or not supported: target_modules: {error}"
         ) from None
     fill_adapter(model, stored)
 

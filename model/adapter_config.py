@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.config import GPTConfig
 from model.convert import public_tensors
@@ -70,6 +70,16 @@ class AdapterConfig(BaseModel):
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, "rsLoRA")."""
     base: str | None = None
     """The checkpoint that is adapted, as its user named it."""
+
+    @field_validator("targets", "excluded", "rank_pattern", "alpha_pattern")
+    @classmethod
+    def _must_be_expressions(cls, value: Any) -> Any:
+        for pattern in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern} is no regular expression: {error}") from None
+        return value
 
     @classmethod
     def from_public(cls, public: Mapping[str, Any]) -> Self:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from model.adapter import adapter_files
+from model.adapter import StoredAdapter, adapter_files, load_adapter, read_adapter
 from model.adapter_config import AdapterConfig
 from model.classifier import GPTClassifier
 from model.convert import PublicTensor, canonical_name, is_ignored, public_tensors
@@ -25,11 +25,12 @@ from model.directory import (
     SINGLE_LABEL,
     Checkpoint,
     CheckpointError,
+    is_adapter,
     read_checkpoint,
     weight_files,
 )
 from model.gpt import GPT, make_rotary_table
-from model.lora import LoRALinear, has_lora
+from model.lora import LoRALinear, cast_weights, has_lora, merge_lora
 from model.public_config import architecture, config_to_public
 from model.replace import written_aside
 from model.tensor_files import SHARD_BYTES, NamedTensor, copy_mapped, mapped_safetensors, write_tensors
@@ -37,6 +38,9 @@ from model.tokenizer import Tokenizer
 
 ADAPTER_FOLDER = "adapter"
 """Where a checkpoint of an adapted model has the adapter itself, for those who have the base."""
+
+SCORE = "score.weight"
+"""A classifier's head, here and in public."""
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
 
@@ -102,11 +106,11 @@ def save_checkpoint(
         files[GENERATION_CONFIG_FILE] = _to_json(special)
     if chat_template is not None:
         files[CHAT_TEMPLATE_FILE] = chat_template.encode()
-    if adapter is not None:
-        to_render = {name: files[name] for name in (*tokenizer.files(), CHAT_TEMPLATE_FILE) if name in files}
-        inside = {**to_render, **adapter_files(model, adapter, labels)}
-        files |= {f"{ADAPTER_FOLDER}/{name}": content for name, content in inside.items()}
     files[CONFIG_FILE] = _to_json(public)
+    if adapter is not None:  # with all that its base may not know: head, template, tokens
+        described = (*tokenizer.files(), CONFIG_FILE, GENERATION_CONFIG_FILE, CHAT_TEMPLATE_FILE)
+        inside = {name: files[name] for name in described if name in files} | adapter_files(model, adapter)
+        files |= {f"{ADAPTER_FOLDER}/{name}": content for name, content in inside.items()}
     try:
         with written_aside(path) as aside:
             for name, content in files.items():
@@ -127,6 +131,8 @@ def load_gpt(path: Path | str, *, device: torch.device | str = "cpu", dtype: tor
     checkpoint = read_checkpoint(path)
     if checkpoint.kind == "classifier":
         raise CheckpointError(f"{path}: holds a classifier, not a language model")
+    if is_adapter(checkpoint.path):
+        return _load_from_base(checkpoint, GPT, device, dtype)
     return _load(checkpoint, lambda: GPT(checkpoint.config), None, device, dtype)
 
 
@@ -141,8 +147,31 @@ def load_classifier(
     checkpoint = read_checkpoint(path)
     if checkpoint.kind != "classifier":
         raise CheckpointError(f"{path}: holds a language model, not a classifier")
+    if is_adapter(checkpoint.path):
+        return _load_from_base(checkpoint, GPTClassifier, device, dtype)
     num_labels = len(checkpoint.labels)
     return _load(checkpoint, lambda: GPTClassifier(checkpoint.config, num_labels), num_labels, device, dtype)
+
+
+def load_merged(stored: StoredAdapter, base: Path | str) -> GPT | GPTClassifier:
+    """Load a base in float32 with an adapter merged into it.
+
+    Raises:
+        CheckpointError: the base cannot be loaded, or the adapter was made for another.
+    """
+    found, num_labels = read_checkpoint(base), stored.num_labels
+    if num_labels is None and found.kind == "classifier":
+        raise CheckpointError(f"{base}: holds a classifier, but {stored.path} was made for a language model")
+    model: GPT | GPTClassifier
+    if num_labels is None:
+        model = load_gpt(base)
+    else:
+        model = empty(lambda: GPTClassifier(found.config, num_labels))
+        table = [tensor for tensor in public_tensors(found.config, num_labels=num_labels) if tensor.name != SCORE]
+        fill(model, found.path, table, (each for each in _stored(found, num_labels) if each[1] != SCORE))
+    load_adapter(model, stored)
+    merge_lora(model)
+    return model
 
 
 def public_views(model: GPT | GPTClassifier) -> Iterator[tuple[str, Tensor]]:
@@ -201,6 +230,23 @@ def _load(
     model = empty(make_model, device=device, dtype=dtype)
     table = public_tensors(checkpoint.config, num_labels=num_labels)
     return fill(model, checkpoint.path, table, _stored(checkpoint, num_labels))
+
+
+def _load_from_base(
+    checkpoint: Checkpoint, kind: type[ModelT], device: torch.device | str, dtype: torch.dtype
+) -> ModelT:
+    stored = read_adapter(checkpoint.path)
+    base = stored.config.base
+    if base is None or not Path(base).is_dir():
+        raise CheckpointError(
+            f"{stored.path}: its base {base or '(not named)'} is no directory here; "
+            f"name it: groundup merge {stored.path} --base BASE --out OUT"
+        )
+    model = load_merged(stored, base)
+    if not isinstance(model, kind):
+        raise CheckpointError(f"{stored.weights}: does not hold what {CONFIG_FILE} beside it says")
+    cast_weights(model, dtype)
+    return model.to(device).eval()
 
 
 def _stored(checkpoint: Checkpoint, num_labels: int | None) -> Iterator[tuple[Path, str, Tensor]]:

@@ -21,6 +21,9 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+"""What PEFT calls the files of an adapter, whose base is elsewhere."""
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -62,6 +65,10 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path}: a replacement of it was cut short; rename {replaced.name} back to {path.name}")
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; give a checkpoint directory with {CONFIG_FILE} in it")
+    if is_adapter(path) and not (path / CONFIG_FILE).exists():
+        raise CheckpointError(
+            f"{path}: holds an adapter, not a whole model; make one: groundup merge {path} --base BASE --out OUT"
+        )
     public = read_json(path / CONFIG_FILE)
     try:
         config = config_from_public(public)
@@ -87,6 +94,11 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     )
 
 
+def is_adapter(path: Path) -> bool:
+    """Say whether a directory holds an adapter. One of ours also describes the model that it makes of its base."""
+    return (path / ADAPTER_CONFIG_FILE).exists()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -105,11 +117,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, one or several.
+    """The safetensors files of a checkpoint, one or several, or that of an adapter.
 
     Raises:
         CheckpointError: there are none; a pickled checkpoint is refused by name, since loading one runs its code.
     """
+    if is_adapter(path) and (path / ADAPTER_WEIGHTS_FILE).exists():
+        return [path / ADAPTER_WEIGHTS_FILE]
     if (path / WEIGHTS_FILE).exists():
         return [path / WEIGHTS_FILE]
     if (path / WEIGHTS_INDEX_FILE).exists():

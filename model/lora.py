@@ -118,7 +118,14 @@ def merge_lora(model: GPT | GPTClassifier) -> None:
             merged.bias = nn.Parameter(layer.bias.detach())
         model.set_submodule(name, merged.train(layer.training))
     if adapted:
-        model.to(next(iter(adapted[0][1].lora_A.values())).dtype).requires_grad_(True)
+        cast_weights(model, next(iter(adapted[0][1].lora_A.values())).dtype)
+        model.requires_grad_(True)
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give all weights a type, in place; what else a model holds, such as its table of angles, keeps its own."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def has_lora(model: nn.Module) -> bool:

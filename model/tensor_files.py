@@ -8,10 +8,10 @@ import ctypes
 import json
 import mmap
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -61,7 +61,17 @@ def write_tensors(folder: Path, tensors: Sequence[NamedTensor], *, shard_bytes: 
 
 
 def _write_shard(path: Path, tensors: Sequence[NamedTensor]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    with path.open("wb") as file:
+        write_safetensors(file, tensors)
+
+
+def write_safetensors(file: BinaryIO, tensors: Sequence[NamedTensor], facts: Mapping[str, str] | None = None) -> None:
+    """Write tensors in the safetensors format, the same bytes whenever they are the same.
+
+    Args:
+        facts: further metadata; the library itself writes it in random order.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(facts or {})}}
     end = 0
     for tensor in tensors:
         start, end = end, end + tensor.num_bytes
@@ -69,13 +79,12 @@ def _write_shard(path: Path, tensors: Sequence[NamedTensor]) -> None:
         header[tensor.name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts aligned
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            content = tensor.tensor if tensor.make is None else tensor.make()
-            for rows in pieces(content):
-                piece = content[rows].to("cpu", tensor.dtype).contiguous()
-                file.write(piece.view(torch.uint8).numpy().data)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors:
+        content = tensor.tensor if tensor.make is None else tensor.make()
+        for rows in pieces(content):
+            piece = content[rows].to("cpu", tensor.dtype).contiguous()
+            file.write(piece.view(torch.uint8).numpy().data)
 
 
 def pieces(tensor: Tensor) -> Iterator[slice]:

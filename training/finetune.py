@@ -14,7 +14,7 @@ from model.checkpoint import load_gpt
 from model.classifier import GPTClassifier
 from model.directory import weight_files
 from model.gpt import GPT
-from model.lora import add_lora
+from model.lora import add_lora, cast_weights
 from training.config.finetune import FinetuneConfig
 
 
@@ -58,7 +58,7 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
         raise ValueError(f"--lora.targets: {error}") from None
     if any(linear.public_name == "lm_head" for linear in adapted):
         raise ValueError("--lora.targets: lm_head: cannot be adapted while training; leave it out")
-    model.to(base_dtype(config))
+    cast_weights(model, base_dtype(config))
     add_lora(model, adapter)
     return adapter
 
