@@ -61,6 +61,7 @@ VERBS = {
     "evaluate": Verb(
         "training.config.evaluate:EvaluateConfig", "training.evaluation.command:run", "measure a checkpoint on a file"
     ),
+    "chain": Verb("training.config.chain:ChainConfig", "training.chain:run", "do several of these, one after another"),
     "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
     "train-demo": Verb(
         "training.config.demo:DemoConfig", "training.demo.command:run", "train the three demo models, on a CPU"

@@ -146,7 +146,7 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
             checkpoints = [str(tmp_path / name) for name in arguments[: arguments.index("--port")]]
             with run_program("-m", "groundup", "serve", *checkpoints, "--port", "0", log=tmp_path / "log") as server:
                 address_of(server)
-        elif verb not in ("bench", "bench-training", "data fetch"):
+        elif verb not in ("bench", "bench-training", "chain", "data fetch"):
             run_groundup(*verb.split(), *arguments, cwd=tmp_path)
 
 

@@ -33,7 +33,8 @@ INPUTS_FILE = "inputs.json"
 """Digests of the data and of what else the run starts from."""
 
 FREE_SETTINGS = {
-    *("out", "overwrite", "resume", "save_interval", "keep_last", "tensorboard", "sample_prompts", "sample_tokens"),
+    *("out", "overwrite", "resume", "save_interval", "keep_last", "tensorboard"),
+    *("sample_prompts", "sample_tokens", "sample_answers", "sample_temperature"),
     *("device", "num_threads", "parallel", "micro_batch_size", "recompute", "compile"),
 }
 """Settings that a resumed run may change: they decide how and where it computes, not what."""

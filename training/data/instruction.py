@@ -57,7 +57,7 @@ def read_numbered(path: Path, *, heading: str = "\n\n", flag: str = "--data") ->
 
 
 def to_conversation(where: str, record: Any, heading: str) -> Conversation:
-    """Return the messages of one record.
+    """Return the messages of one record; of a saved response (`training.responses`), with the answer that is right.
 
     Raises:
         DataError: it is neither kind; `where` leads the message.
@@ -68,6 +68,8 @@ def to_conversation(where: str, record: Any, heading: str) -> Conversation:
         messages = record["messages"]
         if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
             raise DataError(f"{where}: messages must be a list of objects with role and content")
+        if isinstance(answer := record.get("answer"), str) and messages[-1]["role"] != "assistant":
+            messages = [*messages, {"role": "assistant", "content": answer}]
         if messages[-1]["role"] != "assistant":
             raise DataError(f"{where}: the last message must be the assistant's")
         return [{"role": message["role"], "content": message["content"]} for message in messages]

@@ -40,6 +40,11 @@ class DataSet:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
+def _book(place: str, size: int, sha256: str) -> RemoteFile:
+    url = f"{_RAW}/rasbt/LLMs-from-scratch/28c65cdfbc3338e2e040016eea4b7fdf556e4d57/{place}"
+    return RemoteFile(place.rpartition("/")[2], url, size, sha256)
+
+
 def _gutenberg(number: int, title: str) -> RemoteFile:
     url = f"https://www.gutenberg.org/cache/epub/{number}/pg{number}.txt"
     return RemoteFile(f"{title}.txt", url, unpack="gutenberg")
@@ -50,10 +55,8 @@ REGISTRY = {
         "Edith Wharton's story of 1908 that the book trains on",
         "public domain",
         (
-            RemoteFile(
-                "the-verdict.txt",
-                f"{_RAW}/rasbt/LLMs-from-scratch/28c65cdfbc3338e2e040016eea4b7fdf556e4d57"
-                "/ch02/01_main-chapter-code/the-verdict.txt",
+            _book(
+                "ch02/01_main-chapter-code/the-verdict.txt",
                 20_479,
                 "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
             ),
@@ -102,6 +105,22 @@ REGISTRY = {
                 84_125_825,
                 "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
                 unpack="imdb",
+            ),
+        ),
+    ),
+    "book-instructions": DataSet(
+        "the book's 1,100 instructions with answers, and with better and worse ones",
+        "Apache-2.0; the pairs were made with Llama 3.1, whose terms may bear on them",
+        (
+            _book(
+                "ch07/01_main-chapter-code/instruction-data.json",
+                203_524,
+                "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944",
+            ),
+            _book(
+                "ch07/04_preference-tuning-with-dpo/instruction-data-with-preference.json",
+                386_968,
+                "305315abf14f65fa42c01a0877572f832606571c2a7d49f152ac1d758b16756e",
             ),
         ),
     ),

@@ -14,11 +14,11 @@ import pytest
 
 import groundup
 from training.data import download as download_module
-from training.data.classification import read_examples
 from training.data.config import FetchConfig
 from training.data.download import download
 from training.data.errors import DataError
 from training.data.fetch import NOTE, overview, run
+from training.data.labelled import read_examples
 from training.data.registry import REGISTRY, DataSet, RemoteFile
 
 CONTENT = bytes(range(256)) * 4000

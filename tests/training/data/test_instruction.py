@@ -63,6 +63,12 @@ def test_messages_are_taken_as_they_are(tmp_path: Path) -> None:
     assert read_conversations(path) == [messages]
 
 
+def test_a_saved_response_is_the_question_with_its_right_answer(tmp_path: Path) -> None:
+    record = {"record": 3, "messages": conversation("Hello", "")[:1], "answer": "Hi", "response": "Ho"}
+    path = write(tmp_path / "responses.jsonl", json.dumps(record) + "\n")
+    assert read_conversations(path) == [conversation("Hello", "Hi")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
