@@ -58,6 +58,7 @@ VERBS = {
     "instruct": Verb(
         "training.config.instruct:InstructConfig", "training.instruct:run", "teach a base model to answer"
     ),
+    "dpo": Verb("training.config.dpo:DpoConfig", "training.dpo:run", "teach an assistant the better of two answers"),
     "evaluate": Verb(
         "training.config.evaluate:EvaluateConfig", "training.evaluation.command:run", "measure a checkpoint on a file"
     ),

@@ -140,7 +140,7 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
     shrink = ["--steps", "3", "--eval-interval", "3", "--batch-size", "4"]
     for command in commands("groundup")[2:]:
         verb, arguments = groundup.split_verb(command[1:])
-        if verb in ("pretrain", "instruct", "classify"):
+        if verb in ("pretrain", "instruct", "dpo", "classify"):
             arguments += shrink
         if verb == "serve":
             checkpoints = [str(tmp_path / name) for name in arguments[: arguments.index("--port")]]
@@ -166,5 +166,7 @@ def write_examples(folder: Path) -> None:
     (folder / "held-out.txt").write_text("\n".join(sentences[:20]))
     answers = [{"instruction": f"Add one to {i}.", "input": "", "output": str(i + 1)} for i in range(40)]
     (folder / "my-answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    preferences = [{"prompt": f"Add one to {i}.", "chosen": str(i + 1), "rejected": str(i)} for i in range(40)]
+    (folder / "my-preferences.jsonl").write_text("\n".join(map(json.dumps, preferences)))
     labels = [f"{'spam' if i % 2 else 'ham'}\t{'win a prize' if i % 2 else 'see you soon'} {i}" for i in range(60)]
     (folder / "my-labels.tsv").write_text("\n".join(labels) + "\n")
