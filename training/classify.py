@@ -113,7 +113,8 @@ def build_classifier(
     longest(body.config, config)
     choose(body, config.trainable)  # refuses what the model does not have, before it reads
     body.requires_grad_(True)
-    if config.num_reading_steps and (folder is None or not folder.resume_step):
+    is_in_snapshots = folder is not None and folder.resume_step > 0 and config.trainable == "all"
+    if config.num_reading_steps and not is_in_snapshots:  # else it goes on from the end of the reading
         read_texts(body, [example.text for example in train], tokenizer, config, folder)
     classifier = GPTClassifier(body.config, num_labels)
     weights = {name: tensor for name, tensor in body.state_dict().items() if not name.startswith("lm_head")}

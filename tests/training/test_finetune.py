@@ -1,13 +1,17 @@
 """What trains: weights chosen by name or LoRA, and runs of it that stop and go on bit for bit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+import groundup
 from model.adapter import read_adapter
 from model.adapter_config import AdapterConfig
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
@@ -19,11 +23,15 @@ from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.best import OnDisk
 from training.card import describe_weights
+from training.classify import build_classifier
+from training.config.classify import ClassifyConfig
 from training.config.finetune import FinetuneConfig
 from training.data.batches import share
+from training.data.labelled import Example
 from training.finetune import base_digest, choose, load_base, prepare
 from training.loss import Batch, LossSums, label_loss, next_token_loss
 from training.optim import Muon, build_optimizers
+from training.run_folder import RunFolder
 from training.snapshots import Snapshots
 from training.state import seed_all
 from training.trainer import Trainer
@@ -281,6 +289,42 @@ def test_targets_that_are_no_linear_layers_are_refused_by_name(kind: str, target
     config = FinetuneConfig.model_validate({"out": "o", "base": "b", "lora": {"rank": 2, "targets": [target]}})
     with pytest.raises(ValueError, match=f"--lora.targets: .*{message}|--lora.targets: {message}"):
         prepare(make_gpt(make_config(kind)), config)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_peft_makes_of_base_and_adapter_what_a_run_wrote(tmp_path: Path, tiny_checkpoints: Path) -> None:
+    records = [{"instruction": "Repeat it.", "input": word, "output": word} for word in ("fox", "dog", "hen", "owl")]
+    (tmp_path / "words.json").write_text(json.dumps(records))
+    base, out = tiny_checkpoints / "tiny-base", tmp_path / "out"
+    flags = ["--data", tmp_path / "words.json", "--base", base, "--out", out, "--lora.rank=3", "--optim.lr=0.05"]
+    small = ["--steps=4", "--device=cpu", "--answer-tokens=4", "--sample-answers=0", "--lora.targets=c_attn,mlp.c_proj"]
+    assert groundup.main(["instruct", *map(str, flags), *small]) == 0
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out / "adapter")
+    idx = torch.randint(384, (2, 30))
+    with torch.no_grad():
+        ours = load_gpt(out)
+        torch.testing.assert_close(ours.logits(ours(idx)), theirs(idx).logits, atol=1e-4, rtol=1e-4)
+        plain = load_gpt(base)
+        assert (plain.logits(plain(idx)) - theirs(idx).logits).abs().max() > 0.1
+    assert "Trained" in (out / "README.md").read_text()
+
+
+def test_what_read_the_texts_and_stays_from_then_on_is_there_again_after_an_interruption(
+    tmp_path: Path, tiny_checkpoints: Path, tokenizer: Tokenizer
+) -> None:
+    settings = {"data": "texts.tsv", "out": tmp_path / "out", "base": tiny_checkpoints / "tiny-base", "device": "cpu"}
+    config = ClassifyConfig.model_validate({**settings, "trainable": "head", "warmup_lm_steps": 3})
+    examples = [Example(f"The fox number {i} jumps over the dog." * 5, ("odd",)) for i in range(20)]
+    folder = RunFolder(tmp_path / "run")
+    seed_all(1)
+    before = build_classifier(config, tokenizer, examples, num_labels=2, folder=folder)
+    (folder.path / "snapshots" / "step-00000001").mkdir(parents=True)
+    assert folder.resume_step == 1
+    again = build_classifier(config, tokenizer, examples, num_labels=2, folder=folder)
+    read = load_gpt(config.base or "").wte.weight
+    assert not torch.equal(before.gpt.wte.weight, read)
+    for (name, one), other in zip(before.gpt.named_parameters(), again.gpt.parameters(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_the_digest_of_a_base_is_of_its_weights(tmp_path: Path, write: Write) -> None:
