@@ -62,6 +62,10 @@ VERBS = {
     "evaluate": Verb(
         "training.config.evaluate:EvaluateConfig", "training.evaluation.command:run", "measure a checkpoint on a file"
     ),
+    "judge": Verb(
+        "training.config.judge:JudgeConfig", "training.evaluation.judge_command:run", "let a model grade saved answers"
+    ),
+    "arena": Verb("training.config.arena:ArenaConfig", "training.evaluation.arena_command:run", "rank models by votes"),
     "chain": Verb("training.config.chain:ChainConfig", "training.chain:run", "do several of these, one after another"),
     "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
     "train-demo": Verb(
@@ -74,6 +78,11 @@ VERBS = {
         "training.bench.settings:TextBenchSettings",
         "training.bench.text:run",
         "measure compressors and n-grams on a text",
+    ),
+    "bench-classify": Verb(
+        "training.bench.settings:ClassifyBenchSettings",
+        "training.bench.regimes:run",
+        "measure what of a model should train to classify",
     ),
     "bench": Verb(
         "service.settings:BenchSettings", "service.bench.command:run", "measure the engine beside transformers"

@@ -1,31 +1,75 @@
 """Settings of `groundup evaluate`."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg
 
 from training.config.run import RunConfig
 
 
+class HarnessSettings(BaseModel):
+    """Tasks of lm-evaluation-harness, run on the checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks, with `*` for several, or YAML files that describe tasks; needs the extra `harness`."""
+    folder: Path | None = None
+    """Folder with YAML files of further tasks."""
+    files: dict[str, Path] = {}
+    """Local data for a task, instead of a download: `hellaswag=validation.jsonl`."""
+    chat: bool = False
+    """Ask an assistant through its chat template; left out: as a model that continues text."""
+
+
 class EvaluateConfig(BaseSettings):
-    """Measure a checkpoint on a file."""
+    """Measure a checkpoint on whatever data is given, in one report."""
 
     model_config = RunConfig.model_config
 
     checkpoint: CliPositionalArg[Path]
-    """Checkpoint directory. Its kind decides what is measured: text, labelled texts or conversations."""
-    data: Path
-    """Text file for a base model, labelled texts for a classifier, conversations for an assistant."""
+    """Checkpoint directory."""
+    data: Path | None = None
+    """What the checkpoint was made for: text for a base model, labelled texts for a classifier, conversations or
+    preferences for an assistant."""
+    mmlu: Path | None = None
+    """Folder with `test/SUBJECT_test.csv` and `dev/SUBJECT_dev.csv`: asked by letter and by the text of the answer."""
+    choices: tuple[Path, ...] = ()
+    """Multiple choice: files of HellaSwag, ARC or PIQA, or records with question, choices and answer."""
+    last_word: Path | None = None
+    """Records with a `text` whose last word is to be found, as LAMBADA has them."""
+    harness: HarnessSettings = HarnessSettings()
+    """Tasks of lm-evaluation-harness."""
+    out: Path | None = None
+    """Folder for the report: report.md, report.json, pictures, answers; left out: only the figures are printed."""
+    reference: Path | None = None
+    """Preferences: checkpoint from which the gain is measured, such as the one that preference tuning started from."""
+    num_fewshot: NonNegativeInt | None = None
+    """Worked examples before each question; left out: 5 in MMLU, in the harness as the task says."""
     text_column: str | None = None
-    """Classifier: column of the texts; left out: found by its usual names."""
+    """Column of the texts; left out: found by its usual names."""
     label_column: str | None = None
     """Classifier: column of the labels; left out: found by its usual names."""
+    label_separator: str = ","
+    """Classifier of several labels a text: what stands between them in a table."""
     batch_size: PositiveInt = 32
     """Rows evaluated together."""
     limit: PositiveInt | None = None
-    """Look at the first so many examples only."""
+    """Look at the first so many documents or examples only; in MMLU and the harness of each subject and task."""
     max_tokens: PositiveInt = 64
     """Assistant: longest answer."""
     device: str = "auto"
     """`auto` takes a GPU if there is one; else `cpu`, `cuda`, ..."""
+
+    @model_validator(mode="after")
+    def _check_measures(self) -> Self:
+        if not (self.data or self.mmlu or self.choices or self.last_word or self.harness.tasks):
+            raise ValueError("--data: required, or one of --mmlu, --choices, --last-word, --harness.tasks")
+        if self.reference is not None and self.data is None:
+            raise ValueError("--reference: needs --data with preferences")
+        if self.harness.files.keys() - set(self.harness.tasks):
+            name = min(self.harness.files.keys() - set(self.harness.tasks))
+            raise ValueError(f"--harness.files: {name} is none of --harness.tasks")
+        return self

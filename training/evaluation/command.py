@@ -1,105 +1,103 @@
-"""`groundup evaluate`: measure a checkpoint on a file, by what the checkpoint is for."""
+"""`groundup evaluate`: measure a checkpoint on whatever data is given, in one report."""
 
-import itertools
 import json
+import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from model.chat import ChatTemplate
-from model.checkpoint import load_classifier, load_gpt
-from model.directory import Checkpoint, read_checkpoint
+from model.directory import Checkpoint, CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from training.config.evaluate import EvaluateConfig
-from training.data.classification import TextBatches
-from training.data.corpus import is_prepared
-from training.data.encoding import fingerprint, text_bytes
-from training.data.errors import DataError
-from training.data.holdout import VALID
-from training.data.instruction import ConversationBatches, read_conversations
-from training.data.labelled import Columns, read_examples
-from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shards, read_manifest
-from training.data.slices import cut_files, find_files
-from training.data.sources import Reader
-from training.device import pick_device
-from training.evaluation.answers import answer, exact_match
-from training.evaluation.labels import measure
-from training.evaluation.text import Metrics, loss_metrics, text_metrics, token_metrics
+from training.data.preference import is_preferences
+from training.evaluation.measures import (
+    Measured,
+    measure_answers,
+    measure_choices,
+    measure_labels,
+    measure_last_words,
+    measure_mmlu,
+    measure_preferences,
+    measure_tasks,
+    measure_text,
+)
+from training.evaluation.report import Report, Section, Value
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: EvaluateConfig) -> None:
-    """Measure a checkpoint on a file and print the result as JSON.
+    """Measure a checkpoint, print the figures as JSON and, if asked to, write a report.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
+        CheckpointError: the checkpoint cannot be read, or is not of the kind that a measure needs.
         DataError: the data cannot be used with it.
+        ReportError: the report cannot be written.
     """
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     checkpoint = read_checkpoint(config.checkpoint)
-    tokenizer = Tokenizer.from_directory(checkpoint.path)
-    measure = {"base": measure_text, "chat": measure_answers, "classifier": measure_labels}[checkpoint.kind]
-    metrics = measure(config, checkpoint, tokenizer)
-    sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+    check_kind(config, checkpoint)
+    measured = Measured(config, checkpoint, Tokenizer.from_directory(checkpoint.path))
+    report = Report(f"{checkpoint.name}: report", describe(measured), list(sections(measured)))
+    sys.stdout.write(json.dumps(report.figures(), indent=2) + "\n")
+    if config.out is not None:
+        report.write(config.out)
+        logger.info("wrote %s", config.out / "report.md")
 
 
-def measure_text(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
-    """Score texts, or the held-out side of prepared ones, with a base model."""
-    model = load_gpt(checkpoint.path, device=pick_device(config.device))
-    if is_prepared(config.data):
-        files, num_bytes = open_tokens(config.data, tokenizer)
-        return token_metrics(
-            model, [tokens.ids for tokens in files], tokenizer, num_bytes=num_bytes, batch_size=config.batch_size
-        )
-    documents = itertools.islice(read_texts(config.data, config.text_column), config.limit)
-    return text_metrics(model, documents, tokenizer, batch_size=config.batch_size)
-
-
-def measure_labels(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
-    """Score a file of labelled texts with a classifier."""
-    columns = Columns(config.text_column, config.label_column, "," if checkpoint.is_multi_label else None)
-    examples = read_examples(config.data, columns)[: config.limit]
-    texts = TextBatches(examples, checkpoint.labels, tokenizer, max_length=checkpoint.config.block_size)
-    model = load_classifier(checkpoint.path, device=pick_device(config.device))
-    is_multi_label, batch_size = checkpoint.is_multi_label, config.batch_size
-    return measure(model, texts, checkpoint.labels, is_multi_label=is_multi_label, batch_size=batch_size).metrics()
-
-
-def measure_answers(config: EvaluateConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> Metrics:
-    """Score a file of conversations with an assistant."""
-    conversations = read_conversations(config.data)[: config.limit]
-    template = ChatTemplate.from_directory(checkpoint.path, tokenizer)
-    model = load_gpt(checkpoint.path, device=pick_device(config.device))
-    batches = ConversationBatches(conversations, template, tokenizer, block_size=model.config.block_size)
-    answers = answer(
-        model, conversations, template, tokenizer, end_ids=checkpoint.eos_token_ids, max_tokens=config.max_tokens
-    )
-    wanted = [messages[-1]["content"] for messages in conversations]
-    return {**loss_metrics(model, batches.in_order(config.batch_size)), "exact_match": exact_match(answers, wanted)}
-
-
-def read_texts(path: Path, text_column: str | None) -> Iterator[str]:
-    """Yield the documents of a file, a folder or a glob, a bounded part at a time.
+def check_kind(config: EvaluateConfig, checkpoint: Checkpoint) -> None:
+    """Refuse measures that the checkpoint is no model for.
 
     Raises:
-        DataError: a file cannot be read.
+        CheckpointError: naming the flag.
     """
-    reader = Reader(text_column)
-    for piece in cut_files(find_files([path])):
-        for part in piece:
-            yield from reader.documents(part)
+    asked = {
+        "--mmlu": bool(config.mmlu),
+        "--choices": bool(config.choices),
+        "--last-word": bool(config.last_word),
+        "--harness.tasks": bool(config.harness.tasks),
+    }
+    for flag, is_asked in asked.items():
+        if is_asked and checkpoint.kind == "classifier":
+            raise CheckpointError(f"{flag}: {checkpoint.path} holds a classifier; give a language model")
+    if config.harness.chat and checkpoint.kind != "chat":
+        raise CheckpointError(f"--harness.chat: {checkpoint.path} has no chat template")
 
 
-def open_tokens(folder: Path, tokenizer: Tokenizer) -> tuple[list[TokenFile], int]:
-    """Memory-map prepared token shards, the held-out ones if there are two sides, and return the bytes of their text.
+def sections(measured: Measured) -> Iterator[Section]:
+    """Measure what the settings ask for, one section after another."""
+    config, kind = measured.config, measured.checkpoint.kind
+    if config.data is not None:
+        if kind == "classifier":
+            yield measure_labels(measured, config.data)
+        elif kind == "chat" and is_preferences(config.data):
+            yield measure_preferences(measured, config.data)
+        else:
+            yield (measure_answers if kind == "chat" else measure_text)(measured, config.data)
+    if config.mmlu is not None:
+        yield measure_mmlu(measured, config.mmlu)
+    if config.choices:
+        yield measure_choices(measured, config.choices)
+    if config.last_word is not None:
+        yield measure_last_words(measured, config.last_word)
+    if config.harness.tasks:
+        yield measure_tasks(measured)
 
-    Raises:
-        DataError: they are not whole, or were written with another tokenizer.
-    """
-    if (folder / VALID / MANIFEST).exists():
-        folder = folder / VALID
-    if not (folder / MANIFEST).exists():
-        files = open_datatrove(folder, tokenizer.vocab_size)
-        return files, sum(text_bytes(tokens.ids, tokenizer) for tokens in files)
-    manifest = read_manifest(folder)
-    if manifest.tokenizer_sha256 != fingerprint(tokenizer):
-        raise DataError(f"--data: {folder}: the token shards were not written with the checkpoint's tokenizer")
-    return open_shards(folder), manifest.num_bytes
+
+def describe(measured: Measured) -> dict[str, Value]:
+    """Return what a report says first: the model, and on what it was measured."""
+    config, checkpoint = measured.config, measured.checkpoint
+    about: dict[str, Value] = {
+        "checkpoint": str(config.checkpoint),
+        "kind": checkpoint.kind,
+        "context (tokens)": checkpoint.config.block_size,
+    }
+    places = {
+        "data": config.data,
+        "MMLU": config.mmlu,
+        "choices": ", ".join(map(str, config.choices)),
+        "last words": config.last_word,
+        "harness": ", ".join(config.harness.tasks),
+        "reference": config.reference,
+        "limit": config.limit,
+    }
+    return about | {name: place if isinstance(place, int) else str(place) for name, place in places.items() if place}

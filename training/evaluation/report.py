@@ -70,6 +70,8 @@ class Section:
     pictures: Sequence[Picture] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Further files by name."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only the JSON holds."""
 
     def markdown(self) -> str:
         """Return the section as markdown."""
@@ -110,6 +112,7 @@ class Report:
                     }
                     for each in section.tables
                 ],
+                **({"details": _plain(dict(section.details))} if section.details else {}),
             }
             for section in self.sections
         }

@@ -31,7 +31,7 @@ def loss_metrics(model: GPT, batches: Sequence[Batch]) -> Metrics:
 
 
 def text_metrics(model: GPT, documents: Iterable[str], tokenizer: Tokenizer, *, batch_size: int = 32) -> Metrics:
-    """Score some documents, which are read once and never all in memory; see `token_metrics`.
+    """Score some documents, laid out as in training, read once and never all in memory; see `token_metrics`.
 
     Raises:
         DataError: there is no text.
@@ -39,12 +39,10 @@ def text_metrics(model: GPT, documents: Iterable[str], tokenizer: Tokenizer, *, 
     with tempfile.TemporaryFile() as file:
         num_bytes = 0
         for text in documents:
-            np.array([*tokenizer.encode(text), tokenizer.eos_id], dtype=np.uint32).tofile(file)
+            np.array([*tokenizer.bos_ids, *tokenizer.encode(text), tokenizer.eos_id], dtype=np.uint32).tofile(file)
             num_bytes += len(text.encode())
-        if not num_bytes:
-            raise DataError("--data: there is no text in it")
         file.flush()
-        ids = np.memmap(file, dtype=np.uint32, mode="r")
+        ids: Ids = np.memmap(file, dtype=np.uint32, mode="r") if num_bytes else np.empty(0, np.uint32)
         return token_metrics(model, [ids], tokenizer, num_bytes=num_bytes, batch_size=batch_size)
 
 
@@ -53,14 +51,25 @@ def token_metrics(
 ) -> Metrics:
     """Score every token of a text, end tokens included, each seen with at least half a context before it.
 
-    Each shard stands behind the token that opens a text, or an end token: its first token is predicted too. Bits per
-    byte count the UTF-8 bytes of the text (`num_bytes`), so models with different vocabularies compare.
+    Each shard stands behind the token that opens a text, its own or one put there, or else behind an end token: its
+    first token is predicted too. Bits per byte count the UTF-8 bytes of the text (`num_bytes`), so models with
+    different vocabularies compare.
+
+    Raises:
+        DataError: there is no text.
     """
     block_size = model.config.block_size
     *_, before = (tokenizer.eos_id, *tokenizer.bos_ids)
-    rows = [
-        CoveringWindows(ids, block_size, max(1, block_size // 2), before, None, False) for ids in shards if len(ids)
-    ]
+    texts = [_without_opening(ids, tokenizer) for ids in shards]
+    rows = [CoveringWindows(ids, block_size, max(1, block_size // 2), before, None, False) for ids in texts if len(ids)]
+    if not rows or not num_bytes:
+        raise DataError("--data: there is no text in it")
     metrics = loss_metrics(model, cover(rows, batch_size=batch_size))
     bits = metrics["loss"] * metrics["num_targets"] / math.log(2)
     return {**metrics, "bits_per_byte": bits / num_bytes, "num_bytes": num_bytes}
+
+
+def _without_opening(ids: Ids, tokenizer: Tokenizer) -> Ids:
+    """Leave out the token that opens the first text, so that it does not stand there twice."""
+    count = len(tokenizer.bos_ids)
+    return ids[count:] if count and tuple(ids[:count].tolist()) == tuple(tokenizer.bos_ids) else ids
