@@ -1,5 +1,6 @@
 """The recipes say what runs: every key is known, every command in a comment parses, and each runs when made small."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 
 import groundup
-from model.checkpoint import load_gpt, save_checkpoint
+from model.chat import DEFAULT_TEMPLATE
+from model.checkpoint import save_checkpoint
+from model.directory import read_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training import pretrain
-from training.config.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "training" / "recipes").glob("*.toml"))
@@ -31,6 +33,9 @@ SMALL: dict[str, Any] = {
     "num_threads": 1,
     "device": "cpu",
     "compile": False,
+    "sample_answers": 1,
+    "answer_tokens": 4,
+    "warmup_lm_steps": 2,
 }
 """What makes a run short, whatever it trains; all else is as the recipe has it."""
 
@@ -47,19 +52,29 @@ def commands(recipe: Path) -> list[list[str]]:
     return [shlex.split(re.sub(r"^torchrun .* -m groundup", "groundup", line)) for line in lines]
 
 
+def own_command(recipe: Path) -> tuple[str, list[str]]:
+    """Return the verb and the flags of the first command that runs a recipe."""
+    for _, *words in commands(recipe):
+        if f"training/recipes/{recipe.name}" in words:
+            return groundup.split_verb(words)
+    raise AssertionError(f"no command in {recipe.name} runs it")
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_command_in_a_recipe_parses_and_one_runs_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    parsed = []
     for _, *words in commands(recipe):
-        verb, flags = groundup.split_verb(words)
-        parsed.append(groundup.parse(groundup.load(groundup.choose(verb).config), flags, prog=verb))
-    (own, *_) = [config for config in parsed if isinstance(config, PretrainConfig)]
+        parse(*groundup.split_verb(words))
+    own = parse(*own_command(recipe))
     for name, value in read(recipe).items():
         if name != "data":  # a command may name its own text
             expected = value if not isinstance(value, dict) else set(value)
             found = getattr(own, name)
             assert (found.model_fields_set if isinstance(value, dict) else as_toml(found)) == expected, name
+
+
+def parse(verb: str, flags: list[str]) -> BaseSettings:
+    return groundup.parse(groundup.load(groundup.choose(verb).config), flags, prog=verb)
 
 
 def as_toml(value: Any) -> Any:
@@ -68,25 +83,54 @@ def as_toml(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+RUNS = [recipe for recipe in RECIPES if own_command(recipe)[0] in ("pretrain", "instruct", "dpo", "classify")]
+"""Recipes of one run that makes a model; those of other verbs have tests of their own."""
+
+
+@pytest.mark.parametrize("recipe", RUNS, ids=lambda path: path.stem)
 def test_a_recipe_made_small_ends_with_a_model(recipe: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    settings = read(recipe)
+    name = own_command(recipe)[0]
+    verb, settings = groundup.choose(name), read(recipe)
+    config_class = groundup.load(verb.config)
+    small = {key: value for key, value in SMALL.items() if key in config_class.model_fields}
     own = settings.get("model", {})
-    changes: dict[str, Any] = {"out": tmp_path / "out", "model": {**own, **SMALL_MODEL}}
-    if own.get("n_kv_head"):
-        changes["model"]["n_kv_head"] = 1
+    changes: dict[str, Any] = {"out": tmp_path / "out"}
+    if "model" in config_class.model_fields:
+        changes["model"] = {**own, **SMALL_MODEL}
+        if own.get("n_kv_head"):
+            changes["model"]["n_kv_head"] = 1
     if "tokenizer" in settings:
         (tmp_path / "tokenizer").mkdir()
-        for name, content in tokenizer.files().items():
-            (tmp_path / "tokenizer" / name).write_bytes(content)
+        for file, content in tokenizer.files().items():
+            (tmp_path / "tokenizer" / file).write_bytes(content)
         changes["tokenizer"] = str(tmp_path / "tokenizer")
     if "base" in settings:
-        save_checkpoint(tmp_path / "base", make_gpt(make_config("gpt2")), tokenizer, model_card="# base\n")
-        changes |= {"base": tmp_path / "base", "model": own}
-    changes["data"] = [write_text(tmp_path / f"{i}", i) for i, _ in enumerate(settings["data"])]
-    config = PretrainConfig.model_validate({**settings, **SMALL, **changes})
-    pretrain.run(config)
-    assert load_gpt(config.out).num_params() > 0
+        model = make_gpt(make_config("gpt2", block_size=320))
+        template = DEFAULT_TEMPLATE if name == "dpo" else None
+        save_checkpoint(tmp_path / "base", model, tokenizer, model_card="# base\n", chat_template=template)
+        changes |= {"base": tmp_path / "base"} | ({"model": own} if "model" in changes else {})
+    if name == "pretrain":
+        changes["data"] = [write_text(tmp_path / f"{i}", i) for i, _ in enumerate(settings["data"])]
+    else:
+        changes["data"] = write_records(tmp_path, name)
+    config = config_class.model_validate({**settings, **small, **changes})
+    groundup.load(verb.run)(config)
+    kind = {"pretrain": "base", "classify": "classifier"}.get(name, "chat")
+    assert read_checkpoint(tmp_path / "out").kind == kind
+
+
+def write_records(folder: Path, verb: str) -> Path:
+    """A file of what a finetuning verb reads."""
+    if verb == "classify":
+        rows = [f"spam\twin a prize number {i}" if i % 2 else f"ham\tsee you at {i}" for i in range(60)]
+        (folder / "data.tsv").write_text("label\ttext\n" + "\n".join(rows) + "\n")
+        return folder / "data.tsv"
+    records = [
+        {"instruction": f"Add one to {i}.", "input": "Please." * (i % 2), "output": str(i + 1), "chosen": str(i + 1)}
+        for i in range(20)
+    ]
+    (folder / "data.json").write_text(json.dumps([{**record, "rejected": "no"} for record in records]))
+    return folder / "data.json"
 
 
 def write_text(folder: Path, seed: int) -> Path:
