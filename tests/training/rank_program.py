@@ -1,8 +1,8 @@
 """A small run for several processes, started by torchrun: `-m tests.training.rank_program OUT '{"steps": 4, ...}'`.
 
-Beside settings of a run it takes `dropout`, and `stop_at` and `diverge_at`: the step in which the last process is told
-to stop, or gets an infinite loss. Each process writes the gradients of its first step and its numbers at the end; the
-first one also the final weights.
+Beside settings of a finetuning run it takes `dropout`, and `stop_at` and `diverge_at`: the step in which the last
+process is told to stop, or gets an infinite loss. Each process writes the gradients of its first step and its numbers
+at the end; the first one also the final weights.
 """
 
 import json
@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
-from training.config.run import RunConfig
+from training.config.finetune import FinetuneConfig
 from training.data.batches import share
+from training.finetune import prepare
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
 from training.parallel import join
 from training.shared_model import whole
@@ -39,7 +40,8 @@ def main(out: Path, settings: dict[str, object]) -> None:
     """Train as told."""
     family, dropout, stop_at = (settings.pop(name, None) for name in ("family", "dropout", "stop_at"))
     diverge_at = settings.pop("diverge_at", None)
-    config = RunConfig.model_validate({"out": out, "device": "cpu", "batch_size": 8, "num_threads": 1, **settings})
+    own = {"out": out, "base": "made here", "device": "cpu", "batch_size": 8, "num_threads": 1}
+    config = FinetuneConfig.model_validate({**own, **settings})
     torch.set_num_threads(1)
     with join("cpu") as world:
 
@@ -52,6 +54,7 @@ def main(out: Path, settings: dict[str, object]) -> None:
             return sums
 
         model = make_gpt(make_config(str(family or "llama"), dropout=dropout or 0.0))
+        prepare(model, config)
         snapshots = Snapshots(out / "snapshots", config.keep_last)
         trainer = Trainer(
             model, loss, masked_batch, config, valid=[masked_batch(99), masked_batch(98)], snapshots=snapshots

@@ -75,6 +75,22 @@ def test_many_processes_take_the_steps_of_one(
     assert all(torch.equal(tensor, ours[name]) for name, tensor in tensors(tmp_path, "grads-1").items())
 
 
+def test_low_rank_updates_of_a_rounded_base_are_the_same_on_any_number_of_processes(tmp_path: Path) -> None:
+    lora = {"rank": 3, "targets": ["q_proj", "v_proj", "down_proj"], "base_dtype": "bfloat16"}
+    settings: dict[str, object] = {"lora": lora, "ema": 0.9, "optim": {"lr": 0.01}}
+    alone = finished(tmp_path / "alone", 1, **settings)
+    for parallel in ("ddp", "fsdp"):
+        found = finished(tmp_path / parallel, **settings, parallel=parallel)
+        assert losses(found, "train") == pytest.approx(losses(alone, "train"), rel=1e-3)
+        reference, ours = tensors(tmp_path / "alone", "grads-0"), tensors(tmp_path / parallel, "grads-0")
+        assert ours.keys() == reference.keys()
+        assert all("lora_" in name and grad.dtype == torch.float32 for name, grad in ours.items())
+        for name, grad in reference.items():
+            torch.testing.assert_close(ours[name], grad, rtol=0.05, atol=0.05 * float(grad.abs().max()), msg=name)
+        ends, base = tensors(tmp_path / parallel, "final"), tensors(tmp_path / "alone", "final")
+        assert all(torch.equal(tensor, base[name]) for name, tensor in ends.items() if "lora_" not in name)
+
+
 def test_a_signal_to_any_process_stops_all_at_one_step_from_which_they_resume_bit_for_bit(
     tmp_path: Path,
 ) -> None:
