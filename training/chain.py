@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 START_S, STOP_S = 300.0, 60.0
 """How long a server may take to start and to end."""
 
-INPUTS = ("base", "checkpoint", "responses", "against", "reference", "data", "valid_data", "test_data")
+INPUTS = ("base", "checkpoint", "responses", "against", "reference", "data", "valid_data", "test_data", "without")
 """Settings that name a file or a folder to read."""
 
 

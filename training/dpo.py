@@ -21,8 +21,11 @@ from training.best import best_card
 from training.card import Card, repeat_command, save_run
 from training.chat_tools import ChatTools, own_tools
 from training.config.dpo import DpoConfig
+from training.data.errors import DataError
+from training.data.instruction import read_conversations
 from training.data.pairs import Pair, PreferenceBatches, fitting, render, split_pairs
 from training.data.preference import read_preferences, tally
+from training.data.splits import prompt_key, prompts
 from training.evaluation.preferences import loss_metrics
 from training.evaluation.text import Metrics
 from training.finetune import base_digest, load_base, prepare
@@ -109,19 +112,33 @@ def load_pairs(config: DpoConfig, template: ChatTemplate, block_size: int) -> tu
     Raises:
         DataError: they cannot be used.
     """
-    pairs = read_pairs(config.data, "--data", template, block_size)
+    pairs = read_pairs(config.data, "--data", template, block_size, without=config.without)
     if config.valid_data is None:
         return split_pairs(pairs, config.valid_fraction, config.seed)
     return pairs, read_pairs(config.valid_data, "--valid-data", template, block_size)
 
 
-def read_pairs(path: Path, flag: str, template: ChatTemplate, block_size: int) -> list[Pair]:
+def read_pairs(
+    path: Path, flag: str, template: ChatTemplate, block_size: int, *, without: Path | None = None
+) -> list[Pair]:
     """Read the pairs of one file that fit the model's context.
+
+    Args:
+        without: file of conversations whose prompts are to be left out.
 
     Raises:
         DataError: it cannot be used.
     """
-    preferences, unused = read_preferences(path, heading=input_heading(template.source), flag=flag)
+    heading = input_heading(template.source)
+    preferences, unused = read_preferences(path, heading=heading, flag=flag)
+    if without is not None:
+        held_out = set(prompts(read_conversations(without, heading=heading, flag="--without")))
+        kept = [each for each in preferences if prompt_key(each.prompt) not in held_out]
+        if num_held_out := len(preferences) - len(kept):
+            unused["held out by --without"] = num_held_out
+        preferences = kept
+        if not preferences:
+            raise DataError(f"--without: {without} holds every prompt of {path}; nothing is left to train on")
     if unused:
         logger.warning("%s: %s: %d records make no pair: %s", flag, path, unused.total(), tally(unused))
     pairs, left_out = fitting(render(preferences, template, flag=flag), block_size, flag=flag)

@@ -89,7 +89,9 @@ def test_a_server_that_does_not_start_says_why() -> None:
 def small(stage: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make a stage of the recipe short, and let it read and write in a folder."""
     placed = {
-        name: place(value, folder) if name in ("data", "base", "out", "checkpoint", "responses", "serve") else value
+        name: place(value, folder)
+        if name in ("data", "base", "out", "checkpoint", "responses", "without", "serve")
+        else value
         for name, value in stage.items()
         if name != "valid_data"
     }

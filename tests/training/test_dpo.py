@@ -17,6 +17,7 @@ from tests.tiny import make_config, make_gpt
 from training import dpo, reference
 from training.config.dpo import DpoConfig
 from training.data.errors import DataError
+from training.data.instruction import conversation
 from training.data.pairs import Pair, PreferenceBatches
 from training.dpo import prefer, run
 from training.evaluation.preferences import loss_metrics
@@ -61,6 +62,20 @@ def test_a_tuned_assistant_keeps_all_of_its_base_but_the_weights(data: Path, tin
     assert {"chosen_reward", "rejected_reward", "margin", "accuracy"} <= train[0].keys()
     assert train[0]["loss"] == pytest.approx(0.6931, abs=1e-4)  # at first the model is its own reference
     assert "Margin between them" in (config.out / "README.md").read_text()
+
+
+def test_prompts_that_are_to_be_measured_on_are_left_out(
+    data: Path, tiny_checkpoints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [conversation("Repeat it.", "", given=animal)[:1] for animal in ANIMALS]
+    lines = [json.dumps({"messages": messages, "answer": "x", "response": "y"}) for messages in asked]
+    held_out = tmp_path / "responses.jsonl"
+    held_out.write_text("\n".join(lines[:3]))
+    run(make_run(data, tiny_checkpoints / "tiny-chat", without=held_out))
+    assert "held out by --without (3)" in caplog.text
+    held_out.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"--without: .* holds every prompt"):
+        run(make_run(data, tiny_checkpoints / "tiny-chat", without=held_out, overwrite=True))
 
 
 @pytest.mark.parametrize("changes", [{}, {"loss": "sigmoid_norm", "beta": 1.0}, {"lora": {"rank": 4}}], ids=str)

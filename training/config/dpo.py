@@ -19,6 +19,9 @@ class DpoConfig(FinetuneConfig):
     """Preferences to validate on, of the same kinds; left out: a share of `data` is held out."""
     valid_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the preferences held out; all those with one prompt are on one side."""
+    without: Path | None = None
+    """Conversations, or the `responses.jsonl` of an assistant, whose prompts are left out of `data`, so that they can
+    still be measured on afterwards."""
     base: Path
     """Assistant to start from, with its tokenizer and chat template; also the reference to stay close to."""
     loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"

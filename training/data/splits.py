@@ -14,6 +14,8 @@ from training.data.instruction import Conversation, counted, read_numbered
 
 logger = logging.getLogger(__name__)
 
+PromptKey = tuple[tuple[str, str], ...]
+
 ROUNDING = 1e-9
 """Shares such as 0.85 of 1100 are a whole number but for what floating point makes of it."""
 
@@ -99,7 +101,12 @@ def warn_of_repeats(parts: Parts) -> None:
                 )
 
 
-def prompts(conversations: Iterable[Conversation]) -> Iterable[tuple[tuple[str, str], ...]]:
+def prompts(conversations: Iterable[Conversation]) -> Iterable[PromptKey]:
     """Yield what stands before each last answer, as something that can be compared."""
     for messages in conversations:
-        yield tuple((message["role"], message["content"].strip()) for message in messages[:-1])
+        yield prompt_key(messages[:-1])
+
+
+def prompt_key(messages: Conversation) -> PromptKey:
+    """Return a prompt as something that can be compared."""
+    return tuple((message["role"], message["content"].strip()) for message in messages)
