@@ -16,6 +16,7 @@ import groundup
 from tests.foreign_files import write_nanogpt
 from tests.house import modules
 from tests.program import Program, run_program
+from tests.stub_judge import stub_judge
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,6 +45,16 @@ def test_every_groundup_command_parses() -> None:
         assert groundup.parse(config_class, flags, prog=verb)
 
 
+def test_every_groundup_command_of_the_docs_parses() -> None:
+    for file in (ROOT / "docs").glob("*.md"):
+        blocks = re.findall(r"^```sh\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+        lines = [line for text in blocks for line in text.replace("\\\n", " ").splitlines()]
+        for words in (shlex.split(line, comments=True) for line in lines):
+            if words[:1] == ["groundup"]:
+                verb, flags = groundup.split_verb(words[1:])
+                assert groundup.parse(groundup.load(groundup.choose(verb).config), flags, prog=verb)
+
+
 def test_every_verb_is_shown() -> None:
     assert {groundup.split_verb(command[1:])[0] for command in commands("groundup")} == set(groundup.VERBS)
 
@@ -64,9 +75,9 @@ def test_the_installed_extras_exist() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for file in (ROOT / "README.md", ROOT / "docs/architecture.md", ROOT / "deploy/README.md"):
+    for file in (ROOT / "README.md", ROOT / "deploy/README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
-            assert (file.parent / target).exists(), f"{file.name}: {target}"
+            assert "://" in target or (file.parent / target).exists(), f"{file.name}: {target}"
 
 
 def test_the_tree_shows_every_file_with_a_comment() -> None:
@@ -146,6 +157,10 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
             checkpoints = [str(tmp_path / name) for name in arguments[: arguments.index("--port")]]
             with run_program("-m", "groundup", "serve", *checkpoints, "--port", "0", log=tmp_path / "log") as server:
                 address_of(server)
+        elif verb == "judge":
+            with stub_judge(lambda prompt: "50") as judge:
+                arguments[arguments.index("--base-url") + 1] = judge.url
+                run_groundup(verb, *arguments, cwd=tmp_path)
         elif verb not in ("bench", "bench-training", "chain", "data fetch"):
             run_groundup(*verb.split(), *arguments, cwd=tmp_path)
 
@@ -163,6 +178,7 @@ def write_examples(folder: Path) -> None:
     ]
     (folder / "my-texts").mkdir()
     (folder / "my-texts" / "boats.txt").write_text("\n".join(sentences * 4))
+    (folder / "votes.jsonl").write_text('["my-chat", "my-base"]\n["my-base", "my-chat"]\n')
     (folder / "held-out.txt").write_text("\n".join(sentences[:20]))
     answers = [{"instruction": f"Add one to {i}.", "input": "", "output": str(i + 1)} for i in range(40)]
     (folder / "my-answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
