@@ -169,6 +169,7 @@ def classify(
             labels,
             tokenizer,
             max_length=longest(model.config, config),
+            cut=config.cut,
             is_multi_label=config.multi_label,
             is_weighted=config.balance == "weights",
         )
@@ -199,12 +200,13 @@ def test(
     model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig
 ) -> LabelMeasures:
     """Let a classifier label the test part."""
-    texts = TextBatches(split.test, labels, tokenizer, max_length=longest(model.config, config))
+    texts = TextBatches(split.test, labels, tokenizer, max_length=longest(model.config, config), cut=config.cut)
     if texts.num_cut:
         logger.warning(
             "cut %d of %d test texts to %d tokens", texts.num_cut, len(texts.ids), longest(model.config, config)
         )
-        note = f"{texts.num_cut:,} of the test texts were cut to {longest(model.config, config):,} tokens."
+        kept = "first" if config.cut == "end" else "last"
+        note = f"Of {texts.num_cut:,} test texts only the {kept} {longest(model.config, config):,} tokens were read."
         split.notes.append(note)
     return measure(model, texts, labels, is_multi_label=config.multi_label)
 

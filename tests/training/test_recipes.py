@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 import groundup
@@ -70,7 +71,8 @@ def test_every_command_in_a_recipe_parses_and_one_runs_it(recipe: Path, monkeypa
         if name != "data":  # a command may name its own text
             expected = value if not isinstance(value, dict) else set(value)
             found = getattr(own, name)
-            assert (found.model_fields_set if isinstance(value, dict) else as_toml(found)) == expected, name
+            named = found.model_fields_set if isinstance(found, BaseModel) else found
+            assert (set(named) if isinstance(value, dict) else as_toml(found)) == expected, name
 
 
 def parse(verb: str, flags: list[str]) -> BaseSettings:
@@ -113,16 +115,20 @@ def test_a_recipe_made_small_ends_with_a_model(recipe: Path, tmp_path: Path, tok
         changes["data"] = [write_text(tmp_path / f"{i}", i) for i, _ in enumerate(settings["data"])]
     else:
         changes["data"] = write_records(tmp_path, name)
+    if "test_data" in settings:
+        (tmp_path / "held-out").mkdir()
+        changes["test_data"] = write_records(tmp_path / "held-out", name, first=60)
     config = config_class.model_validate({**settings, **small, **changes})
     groundup.load(verb.run)(config)
     kind = {"pretrain": "base", "classify": "classifier"}.get(name, "chat")
     assert read_checkpoint(tmp_path / "out").kind == kind
 
 
-def write_records(folder: Path, verb: str) -> Path:
+def write_records(folder: Path, verb: str, first: int = 0) -> Path:
     """A file of what a finetuning verb reads."""
     if verb == "classify":
-        rows = [f"spam\twin a prize number {i}" if i % 2 else f"ham\tsee you at {i}" for i in range(60)]
+        numbers = range(first, first + 60)
+        rows = [f"spam\twin a prize number {i}" if i % 2 else f"ham\tsee you at {i}" for i in numbers]
         (folder / "data.tsv").write_text("label\ttext\n" + "\n".join(rows) + "\n")
         return folder / "data.tsv"
     records = [

@@ -1,7 +1,7 @@
 """What the training benchmarks can be told. Free of torch, as every settings file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings
@@ -51,3 +51,34 @@ class TextBenchSettings(BaseSettings):
     """Text to learn from first; without it only what compressors do by themselves."""
     order: PositiveInt = 5
     """Words that the n-gram looks at, the predicted one included."""
+
+
+class ClassifyBenchSettings(BaseSettings):
+    """Finetune classifiers in several ways, each with several seeds, beside simple methods; print markdown."""
+
+    model_config = RunConfig.model_config
+
+    recipe: Path
+    """Settings of `groundup classify` that all rows share, as TOML."""
+    out: Path
+    """File that receives a line of JSON for each finished cell; what it holds already is not trained again."""
+    data: Path | None = None
+    """Labelled texts; left out: those of the recipe."""
+    base: Path | None = None
+    """Checkpoint to start from; left out: that of the recipe."""
+    rows: dict[str, dict[str, Any]] = {
+        "head": {"trainable": "head"},
+        "last block": {"trainable": 1},
+        "last two blocks": {"trainable": 2},
+        "all": {"trainable": "all"},
+        "LoRA": {"lora": {"rank": 16}},
+    }
+    """Ways to train, by name: settings of `groundup classify` in which each differs from the recipe."""
+    sights: tuple[Literal["whole text", "first token"], ...] = ("whole text", "first token")
+    """What a classifier sees: pooling on the last token sees the whole text, pooling on the first only that token."""
+    seeds: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1)
+    """Each starts the new weights and orders the texts in its own way."""
+    vary_split: bool = False
+    """Let each seed also split the texts in its own way, instead of all as the recipe says."""
+    num_threads: PositiveInt | None = None
+    """CPU threads of the tensor library; left out: its own choice."""

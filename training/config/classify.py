@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from training.config.finetune import FinetuneConfig
+from training.config.label_names import LabelNames
 from training.config.run import OptimConfig
 from training.config.shape import ModelShape
 
@@ -26,7 +27,7 @@ class ClassifyConfig(FinetuneConfig):
     """Column of the texts; left out: found by its usual names."""
     label_column: str | None = None
     """Column of the labels; left out: found by its usual names."""
-    label_names: tuple[str, ...] = ()
+    label_names: LabelNames = ()
     """Better names for labels, such as `0=negative` and `1=positive`."""
     multi_label: bool = False
     """A text may have several labels or none: in JSON as a list, else as one field."""
@@ -53,6 +54,9 @@ class ClassifyConfig(FinetuneConfig):
     """Peak learning rate of those steps."""
     max_length: PositiveInt | None = None
     """Longest text in tokens; longer ones are cut and counted. Left out: the context length."""
+    cut: Literal["end", "start"] = "end"
+    """What a text that is too long loses. Reviews often come to their point at the end; clients of a server then
+    send `truncation_side: "left"`."""
     steps: PositiveInt = 100
     """Optimizer steps."""
     batch_size: PositiveInt = 32
@@ -63,15 +67,6 @@ class ClassifyConfig(FinetuneConfig):
     """Steps between two looks at the validation data; the last step always has one."""
     model: ModelShape = ModelShape(block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
     """The model, when it starts from scratch."""
-
-    @field_validator("label_names")
-    @classmethod
-    def _need_pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pair in value:
-            old, sign, new = pair.partition("=")
-            if not (sign and old.strip() and new.strip()):
-                raise ValueError(f"{pair!r} is no OLD=NEW")
-        return value
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -91,9 +86,3 @@ class ClassifyConfig(FinetuneConfig):
         if self.warmup_lm_steps is not None:
             return self.warmup_lm_steps
         return WARMUP_LM_STEPS if self.base is None else 0
-
-    @property
-    def renamed(self) -> dict[str, str]:
-        """New names of labels by old ones."""
-        pairs = (pair.partition("=") for pair in self.label_names)
-        return {old.strip(): new.strip() for old, _, new in pairs}

@@ -1,11 +1,12 @@
 """Settings of `groundup evaluate`."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg
 
+from training.config.label_names import LabelNames
 from training.config.run import RunConfig
 
 
@@ -54,6 +55,10 @@ class EvaluateConfig(BaseSettings):
     """Classifier: column of the labels; left out: found by its usual names."""
     label_separator: str = ","
     """Classifier of several labels a text: what stands between them in a table."""
+    label_names: LabelNames = ()
+    """Classifier: its own names for labels of the file, such as `0=negative` and `1=positive`."""
+    cut: Literal["end", "start"] = "end"
+    """Classifier: what a text loses that is longer than the context."""
     batch_size: PositiveInt = 32
     """Rows evaluated together."""
     limit: PositiveInt | None = None

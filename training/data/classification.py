@@ -4,6 +4,7 @@ Models and losses see only the batches; how a text becomes ids is the tokenizer'
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class TextBatches:
     """Encoded texts as batches of `idx` (B, T), `lengths` (B,) and `labels`, padded on the right.
 
     `labels` are indices (B,), or with `is_multi_label` ones and zeros (B, num_labels). Texts longer than `max_length`
-    lose their end; `num_cut` says how many.
+    lose their end, or their start; `num_cut` says how many.
 
     Raises:
         DataError: a label is none of `labels`; the message names `flag`.
@@ -33,6 +34,7 @@ class TextBatches:
         tokenizer: Tokenizer,
         *,
         max_length: int,
+        cut: Literal["end", "start"] = "end",
         is_multi_label: bool = False,
         is_weighted: bool = False,
         flag: str = "--data",
@@ -41,7 +43,7 @@ class TextBatches:
         self.marks = mark(examples, labels, flag=flag)
         encoded = [tokenizer.encode(example.text) or [tokenizer.eos_id] for example in examples]
         self.num_cut = sum(len(ids) > max_length for ids in encoded)
-        self.ids = [ids[:max_length] for ids in encoded]
+        self.ids = [ids[:max_length] if cut == "end" else ids[-max_length:] for ids in encoded]
         self.pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         self._targets = torch.from_numpy(self.marks.astype(np.float32) if is_multi_label else self.marks.argmax(1))
         self._weights = None

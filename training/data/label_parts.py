@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.config.classify import ClassifyConfig
+from training.config.label_names import renaming
 from training.data.errors import DataError
 from training.data.label_split import (
     Split,
@@ -30,7 +31,7 @@ def load_split(config: ClassifyConfig) -> Split:
         DataError: the texts cannot be used.
     """
     separator = config.label_separator if config.multi_label else None
-    columns = Columns(config.text_column, config.label_column, separator, config.renamed)
+    columns = Columns(config.text_column, config.label_column, separator, renaming(config.label_names))
     known = read_examples(config.data, columns)
     require_classes(known, config.data)
     valid, test = (

@@ -18,6 +18,7 @@ from model.templates import input_heading
 from model.tokenizer import Tokenizer
 from training.chat_tools import ChatTools
 from training.config.evaluate import EvaluateConfig
+from training.config.label_names import renaming
 from training.data.classification import TextBatches
 from training.data.corpus import is_prepared
 from training.data.encoding import fingerprint, text_bytes
@@ -96,9 +97,10 @@ def measure_labels(measured: Measured, path: Path) -> Section:
 
     config, checkpoint = measured.config, measured.checkpoint
     separator = config.label_separator if checkpoint.is_multi_label else None
-    columns = Columns(config.text_column, config.label_column, separator)
+    columns = Columns(config.text_column, config.label_column, separator, renaming(config.label_names))
     examples = read_examples(path, columns)[: config.limit]
-    texts = TextBatches(examples, checkpoint.labels, measured.tokenizer, max_length=checkpoint.config.block_size)
+    context = checkpoint.config.block_size
+    texts = TextBatches(examples, checkpoint.labels, measured.tokenizer, max_length=context, cut=config.cut)
     model = load_classifier(checkpoint.path, device=measured.device)
     found = measure(
         model, texts, checkpoint.labels, is_multi_label=checkpoint.is_multi_label, batch_size=config.batch_size

@@ -23,14 +23,16 @@ def kinds(tokenizer: Tokenizer) -> dict[str, Batches]:
     examples = [Example("fox " * (i % 5 + 1), ("ab"[i % 2],)) for i in range(20)]
     talk = [conversation(f"Number {i}?", "lazy " * (i % 7)) for i in range(20)]
     template = ChatTemplate(DEFAULT_TEMPLATE, tokenizer)
+    conversations = ConversationBatches(talk, template, tokenizer, block_size=40)
     return {
         "windows": TokenWindows([np.arange(90, dtype=np.uint16)], block_size=8, stride=3, batch_size=6, seed=1),
         "texts": TextBatches(examples, "ab", tokenizer, max_length=9).shuffled(6, seed=1),
-        "conversations": ConversationBatches(talk, template, tokenizer, block_size=99).shuffled(6, seed=1),
+        "conversations": conversations.shuffled(6, seed=1),
+        "packed conversations": conversations.packed(6, seed=1),
     }
 
 
-@pytest.mark.parametrize("kind", ["windows", "texts", "conversations"])
+@pytest.mark.parametrize("kind", ["windows", "texts", "conversations", "packed conversations"])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
 def test_the_ranks_rows_are_exactly_those_of_one_process(kinds: dict[str, Batches], kind: str, world_size: int) -> None:
     batches = kinds[kind]

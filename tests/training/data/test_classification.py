@@ -30,6 +30,9 @@ def test_long_texts_are_cut_and_counted(tokenizer: Tokenizer) -> None:
     texts = TextBatches(examples, ["a", "b"], tokenizer, max_length=3)
     assert texts.num_cut == sum(len(tokenizer.encode(example.text)) > 3 for example in examples) > 0
     assert max(map(len, texts.ids)) == 3
+    whole = tokenizer.encode(examples[1].text)
+    assert texts.ids[1] == whole[:3]
+    assert TextBatches(examples, ["a", "b"], tokenizer, max_length=3, cut="start").ids[1] == whole[-3:]
 
 
 def test_an_epoch_of_shuffled_batches_holds_every_text(tokenizer: Tokenizer) -> None:
