@@ -108,15 +108,14 @@ def render_parts(
     return train, valid, render(parts.test) if parts.test is not None else valid
 
 
-def kept(part: Part, batches: ConversationBatches) -> dict[int, Conversation]:
+def fitting(part: Part, batches: ConversationBatches) -> dict[int, Conversation]:
     """Return the conversations of a part that fit the context, by number."""
-    fitting = set(batches.numbers) - batches.dropped.keys()
-    return {number: messages for number, messages in part.conversations.items() if number in fitting}
+    return {number: messages for number, messages in part.conversations.items() if number not in batches.dropped}
 
 
 def spread(part: Part, batches: ConversationBatches, count: int) -> list[Conversation]:
     """Return a few conversations from all over a part."""
-    conversations = list(kept(part, batches).values())
+    conversations = list(fitting(part, batches).values())
     count = min(count, len(conversations))
     return [conversations[i * len(conversations) // count] for i in range(count)]
 
@@ -156,7 +155,7 @@ def held_out_metrics(
     model: GPT, part: Part, batches: ConversationBatches, tools: ChatTools, config: InstructConfig
 ) -> tuple[Metrics, list[Response]]:
     """Return the loss on held-out answers, how right the given ones are, and those."""
-    asked = kept(part, batches)
+    asked = fitting(part, batches)
     responses = respond(model, list(asked.values()), asked, tools, config.answer_tokens)
     given = [each.response + ("" if each.is_finished else UNFINISHED) for each in responses]
     losses = loss_metrics(model, batches.in_order(config.micro_batch_size or config.batch_size))
