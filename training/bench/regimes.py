@@ -44,7 +44,8 @@ class Cell:
     """Of settings, base and data."""
     test: float
     test_f1: float
-    valid: float
+    valid: float | None
+    """None for methods that choose nothing by validation texts."""
     best_step: int
     num_trained: int
     """Weights that were trained."""
@@ -168,15 +169,13 @@ def work(row: str, sight: str, config: ClassifyConfig, key: str) -> Iterator[Cel
         actual = mark(split.test, labels)
         for name, marks in say_baselines(split, labels).items():
             scores = accuracy(marks, actual), macro_f1(marks, actual)
-            yield Cell(name, sight, config.seed, key, *scores, float("nan"), 0, 0, 0.0)
+            yield Cell(name, sight, config.seed, key, *scores, None, best_step=0, num_trained=0, cpu_s=0.0)
 
 
 def show(cell: Cell) -> None:
     """Say on standard error how a cell went."""
-    sys.stderr.write(
-        f"{cell.row}, {cell.sight}, seed {cell.seed}: test {cell.test:.2%}, valid {cell.valid:.2%}, "
-        f"step {cell.best_step}, {cell.cpu_s:.1f} CPU-s\n"
-    )
+    how = f", valid {cell.valid:.2%}, step {cell.best_step}, {cell.cpu_s:.1f} CPU-s" if cell.valid is not None else ""
+    sys.stderr.write(f"{cell.row}, {cell.sight}, seed {cell.seed}: test {cell.test:.2%}{how}\n")
     sys.stderr.flush()
 
 
@@ -196,7 +195,7 @@ def print_cells(cells: Sequence[Cell]) -> None:
                 f"{found[0].num_trained:,}" if is_trained else "-",
                 percent([cell.test for cell in found]),
                 f"{statistics.mean(cell.test_f1 for cell in found):.2%}",
-                percent([cell.valid for cell in found]) if is_trained else "-",
+                percent([cell.valid for cell in found if cell.valid is not None]) if is_trained else "-",
                 str(len(found)),
                 f"{statistics.mean(cell.cpu_s for cell in found):.0f}" if is_trained else "-",
             )

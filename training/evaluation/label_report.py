@@ -125,8 +125,7 @@ class LabelReport:
         rows = [(name, f"{s['accuracy']:.2%}", f"{s['macro_f1']:.2%}") for name, s in self.scores().items()]
         return (
             _table(("", exact, "macro F1"), rows)
-            + f"\n\nOn {self.measures.num_texts:,} texts; 95% of such samples would show this model between {low:.1%} "
-            f"and {high:.1%}."
+            + f"\n\nOn {self.measures.num_texts:,} texts; 95% interval of this model: {low:.1%} to {high:.1%}."
         )
 
     def _classes(self) -> str:
