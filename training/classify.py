@@ -75,9 +75,9 @@ def make(config: ClassifyConfig, folder: RunFolder) -> None:
         state = classify(model, split, labels, tokenizer, config, **kept)
     must_be_over(state)
     if World.current().is_first:
-        measures = test(model, split, labels, tokenizer, config)
+        measures, cuts = test(model, split, labels, tokenizer, config)
         texts = [example.text for example in split.test]
-        report = LabelReport(config.out.name, measures, texts, baselines, split.notes)
+        report = LabelReport(config.out.name, measures, texts, baselines, [*split.notes, *cuts])
         card = describe(config, report)
         save_run(config, model, tokenizer, card, log, state, extra_files=report.files(), **kind)
         results = ", ".join(f"{name} {scores['accuracy']:.2%}" for name, scores in report.scores().items())
@@ -198,17 +198,15 @@ def longest(shape: GPTConfig, config: ClassifyConfig) -> int:
 
 def test(
     model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig
-) -> LabelMeasures:
-    """Let a classifier label the test part."""
-    texts = TextBatches(split.test, labels, tokenizer, max_length=longest(model.config, config), cut=config.cut)
-    if texts.num_cut:
-        logger.warning(
-            "cut %d of %d test texts to %d tokens", texts.num_cut, len(texts.ids), longest(model.config, config)
-        )
-        kept = "first" if config.cut == "end" else "last"
-        note = f"Of {texts.num_cut:,} test texts only the {kept} {longest(model.config, config):,} tokens were read."
-        split.notes.append(note)
-    return measure(model, texts, labels, is_multi_label=config.multi_label)
+) -> tuple[LabelMeasures, list[str]]:
+    """Let a classifier label the test part; return what it said, and in words what of the texts was not read."""
+    max_length = longest(model.config, config)
+    texts = TextBatches(split.test, labels, tokenizer, max_length=max_length, cut=config.cut)
+    kept = "first" if config.cut == "end" else "last"
+    cuts = (
+        [f"Of {texts.num_cut:,} test texts only the {kept} {max_length:,} tokens were read."] if texts.num_cut else []
+    )
+    return measure(model, texts, labels, is_multi_label=config.multi_label), cuts
 
 
 def say_baselines(split: Split, labels: Sequence[str]) -> dict[str, Marks]:
