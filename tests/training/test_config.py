@@ -48,6 +48,16 @@ def test_fractions_must_leave_something_to_train_on() -> None:
         ClassifyConfig(data=Path("a"), out=Path("b"), valid_fraction=0.5, test_fraction=0.5)
 
 
+def test_one_setting_of_a_part_leaves_the_others_at_the_verbs_own_defaults() -> None:
+    paths = {"data": Path("a"), "out": Path("b")}
+    plain, changed = (
+        ClassifyConfig.model_validate({**paths, **more})
+        for more in ({}, {"optim": {"weight_decay": 0.2}, "model": {"n_head": 2}})
+    )
+    assert changed.optim.lr == plain.optim.lr == 2e-3
+    assert changed.model.model_copy(update={"n_head": 4}) == plain.model
+
+
 def test_the_environment_can_set_what_a_flag_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUNDUP_TRAIN_STEPS", "7")
     monkeypatch.setenv("GROUNDUP_TRAIN_OPTIM__LR", "0.5")

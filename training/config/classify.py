@@ -14,6 +14,26 @@ WARMUP_LM_STEPS = 1000
 """Steps of next-token training on the training texts, where there is no base that knows language."""
 
 
+class ClassifyOptimConfig(OptimConfig):
+    """How weights move, in finetuning's steps."""
+
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate. Muon's updates are scaled to AdamW's size, so that one number serves both."""
+
+
+class ClassifierShape(ModelShape):
+    """Sizes of a classifier trained from scratch: small, for there are few texts."""
+
+    block_size: PositiveInt = 256
+    """Context length in tokens."""
+    n_layer: PositiveInt = 2
+    """Transformer layers."""
+    n_embd: PositiveInt = 64
+    """Width of the hidden states."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of activations zeroed while training."""
+
+
 class ClassifyConfig(FinetuneConfig):
     """Teach a model to label texts."""
 
@@ -61,11 +81,11 @@ class ClassifyConfig(FinetuneConfig):
     """Optimizer steps."""
     batch_size: PositiveInt = 32
     """Texts of one optimizer step."""
-    optim: OptimConfig = OptimConfig(lr=2e-3)
+    optim: ClassifyOptimConfig = ClassifyOptimConfig()
     """The optimizer."""
     eval_interval: PositiveInt = 25
     """Steps between two looks at the validation data; the last step always has one."""
-    model: ModelShape = ModelShape(block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
+    model: ClassifierShape = ClassifierShape()
     """The model, when it starts from scratch."""
 
     @model_validator(mode="after")

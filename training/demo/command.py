@@ -25,7 +25,7 @@ from training.config.classify import ClassifyConfig
 from training.config.demo import DemoConfig
 from training.config.instruct import InstructConfig
 from training.config.pretrain import PretrainConfig
-from training.config.run import OptimConfig, RunConfig
+from training.config.run import RunConfig
 from training.config.shape import ModelShape
 from training.data.encoding import encode_documents
 from training.data.instruction import ConversationBatches
@@ -243,7 +243,7 @@ class Demo:
             "steps": steps,
             "eval_interval": max(1, steps // 10),
             "keep_best": False,
-            "optim": OptimConfig(lr=lr),
+            "optim": {"lr": lr},
         }
 
     def _vocabulary_texts(self) -> list[str]:
