@@ -74,6 +74,10 @@ def read_adapter(path: Path | str) -> StoredAdapter:
         raise CheckpointError(f"{path / ADAPTER_CONFIG_FILE}: {error}") from None
     shapes, facts = _read_header(path / ADAPTER_WEIGHTS_FILE)
     head = shapes.get(f"{PREFIX}score.weight")
+    if head is None and public.get("task_type") == "SEQ_CLS":
+        raise CheckpointError(
+            f"{path / ADAPTER_WEIGHTS_FILE}: adapts a classifier, but its head score.weight is missing"
+        )
     try:
         digests = dict(json.loads(facts.get("base_digests", "{}")))
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from model.config import GPTConfig
 from model.convert import public_tensors
@@ -62,7 +62,7 @@ class AdapterConfig(BaseModel):
     """Not changed even where a target matches."""
     layers: tuple[int, ...] | None = None
     """Blocks to change, counted from 0; None: all."""
-    rank_pattern: dict[str, int] = {}
+    rank_pattern: dict[str, PositiveInt] = {}
     """Other ranks, by regular expressions for the ends of names."""
     alpha_pattern: dict[str, float] = {}
     """Other alphas, likewise."""

@@ -116,6 +116,8 @@ def test_an_adapter_of_another_shape_is_refused(
         ({"trainable_token_indices": [3]}, "trainable_token_indices: .3. is not supported"),
         ({"lora_bias": True}, "lora_bias: True is not supported"),
         ({"invented_in_2031": 7}, "invented_in_2031: 7 is not supported"),
+        ({"task_type": "SEQ_CLS"}, "adapts a classifier, but its head score.weight is missing"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern.q_proj: Input should be greater than 0"),
         ({"r": 0}, "rank: Input should be greater than or equal to 1"),
         ({"r": 3}, "q_proj.lora_A.weight' has shape .2, 32., but this base asks for .3, 32."),
         ({"target_modules": ["q_proj"]}, "v_proj.lora_A.weight' has no place in this base"),
