@@ -250,3 +250,9 @@ def test_settings_out_of_range_name_their_flags(capsys: pytest.CaptureFixture[st
     for flag, value in (("--beta", "0"), ("--label-smoothing", "0.5"), ("--loss", "hinge"), ("--valid-fraction", "1")):
         assert groundup.main([*given, flag, value]) == 2
         assert capsys.readouterr().err.startswith(f"error: {flag}: ")
+
+
+def test_one_flag_of_the_optimizer_leaves_the_others_as_they_are() -> None:
+    given = ["--data=a", "--base=b", "--out=c", "--optim.lr=1e-4"]
+    optim = groundup.parse(DpoConfig, given, prog="dpo").optim
+    assert (optim.name, optim.lr, optim.weight_decay) == ("adamw", 1e-4, 0.0)

@@ -9,6 +9,17 @@ from training.config.finetune import FinetuneConfig
 from training.config.run import OptimConfig
 
 
+class DpoOptimConfig(OptimConfig):
+    """How weights move: gently."""
+
+    name: Literal["muon", "adamw"] = "adamw"
+    """`adamw` moves everything by AdamW; `muon` moves the blocks' matrices by Muon and the rest by AdamW."""
+    lr: float = Field(5e-6, gt=0)
+    """Peak learning rate. It suits models of 100M weights and more; a tiny one, or LoRA, takes ten times as much."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled decay of matrices; norms and biases are spared."""
+
+
 class DpoConfig(FinetuneConfig):
     """Teach an assistant which of two answers is the better one (direct preference optimization)."""
 
@@ -37,5 +48,5 @@ class DpoConfig(FinetuneConfig):
     """Pairs of one optimizer step."""
     eval_interval: PositiveInt = 25
     """Steps between two looks at the validation data; the last step always has one."""
-    optim: OptimConfig = OptimConfig(name="adamw", lr=5e-6, weight_decay=0.0)
-    """The optimizer. The rate suits models of 100M weights and more; a tiny one, or LoRA, takes ten times as much."""
+    optim: DpoOptimConfig = DpoOptimConfig()
+    """The optimizer."""
