@@ -8,6 +8,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.data.instruction import Conversation
 from training.decode import greedy_answers
+from training.evaluation.intervals import share_interval
 
 UNFINISHED = "\u2026"
 """Marks an answer that did not come to its end, so that it matches nothing by chance."""
@@ -81,9 +82,13 @@ def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def answer_metrics(answers: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
-    """Return exact match, contains and ROUGE-L, and the shares of the answers that are empty or unfinished."""
+    """Return exact match with its 95% interval, contains, ROUGE-L, and the shares of empty and unfinished answers."""
+    share = exact_match(answers, wanted)
+    low, high = share_interval(round(share * len(answers)), len(answers))
     return {
-        "exact_match": exact_match(answers, wanted),
+        "exact_match": share,
+        "exact_match_low": low,
+        "exact_match_high": high,
         "contains": contains(answers, wanted),
         "rouge_l": rouge_l(answers, wanted),
         "empty": sum(not text.strip() for text in answers) / len(answers),

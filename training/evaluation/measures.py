@@ -129,9 +129,10 @@ def measure_answers(measured: Measured, path: Path) -> Section:
     responses = respond(measured.model, conversations, list(numbered), tools, config.max_tokens)
     given = [each.response + ("" if each.is_finished else UNFINISHED) for each in responses]
     wanted = [each.answer for each in responses]
+    losses = loss_metrics(measured.model, batches.in_order(config.batch_size))
     figures = {
-        **loss_metrics(measured.model, batches.in_order(config.batch_size)),
         **answer_metrics(given, wanted),
+        **{"token_accuracy" if name == "accuracy" else name: value for name, value in losses.items()},
         "num_left_out_of_loss": len(batches.dropped),
     }
     scores = [rouge_l([text], [right]) for text, right in zip(given, wanted, strict=True)]

@@ -21,6 +21,7 @@ LABELS = {
     "loss": "loss (nats per target)",
     "bits_per_byte": "bits per byte",
     "macro_f1": "macro F1",
+    "token_accuracy": "tokens of wanted answers guessed right",
     "num_cut": "prompts cut to fit the context",
     "commonest": "always the commonest answer",
 }

@@ -18,6 +18,8 @@ class SavedAnswer:
     text: str
     wanted: str | None
     """A good answer to compare with, if there is one."""
+    is_finished: bool = True
+    """Whether it came to its end."""
 
 
 def read_saved_answers(path: Path, flag: str = "--responses") -> list[SavedAnswer]:
@@ -50,7 +52,8 @@ def _to_saved_answer(record: Any, where: str) -> SavedAnswer:
         wanted = record.get("output")
     else:
         raise DataError(f"{where} has neither messages nor an instruction")
-    return SavedAnswer(messages, text, wanted if isinstance(wanted, str) and wanted.strip() else None)
+    wanted = wanted if isinstance(wanted, str) and wanted.strip() else None
+    return SavedAnswer(messages, text, wanted, record.get("is_finished") is not False)
 
 
 def _is_message(message: Any) -> bool:

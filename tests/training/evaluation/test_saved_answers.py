@@ -19,6 +19,7 @@ def test_answers_of_finetuning_and_of_the_book_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     ours = {"record": 3, "messages": QUESTION, "answer": "Hello.", "response": "Hey", "is_finished": True}
     assert read(path, ours) == SavedAnswer(QUESTION, "Hey", "Hello.")
+    assert not read(path, {**ours, "is_finished": False}).is_finished
     book = {"instruction": "Spell it.", "input": "cat", "output": "c-a-t", "model_response": ""}
     assert read(path, book).messages[0]["content"].startswith("Spell it.")
     assert "cat" in read(path, book).messages[0]["content"]
