@@ -1,9 +1,9 @@
 """What every run that starts from a trained model can be told: what of it trains, and with which adapters."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from training.config.run import RunConfig
 
@@ -36,6 +36,14 @@ class FinetuneConfig(RunConfig):
     head."""
     lora: LoRASettings = LoRASettings()
     """Adapters."""
+
+    @field_validator("trainable", mode="before")
+    @classmethod
+    def _read_trainable(cls, value: Any) -> Any:
+        found = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if found in ("all", "head") or (isinstance(found, int) and found >= 1):
+            return found
+        raise ValueError(f"{value} is neither all nor head nor a number of blocks from 1 on")
 
     @model_validator(mode="after")
     def _check_trainable(self) -> Self:
