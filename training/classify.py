@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 READING_WINDOWS = 8
 """Windows in a step of next-token training on the texts that are to be classified."""
 
+SHORTEST_WINDOW = 128
+"""Tokens of such a window where the texts are short; else it is as long as a text on average, if the context is."""
+
 
 def run(config: ClassifyConfig) -> None:
     """Train a classifier on labelled texts and write its checkpoint, with a report beside simple methods.
@@ -131,7 +134,8 @@ def read_texts(
         StoppedError: asked to stop.
     """
     ids = encode_documents(texts, tokenizer)
-    block_size = min(model.config.block_size, 128)
+    mean_length = -(-len(ids) // len(texts))
+    block_size = min(model.config.block_size, max(SHORTEST_WINDOW, mean_length))
     windows = TokenWindows(
         [ids],
         block_size=block_size,

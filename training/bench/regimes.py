@@ -185,7 +185,7 @@ def print_cells(cells: Sequence[Cell]) -> None:
     for cell in cells:
         rows.setdefault((cell.row, cell.sight), {})[cell.seed] = cell
     table = []
-    for (row, sight), by_seed in rows.items():
+    for (row, sight), by_seed in sorted(rows.items(), key=lambda item: next(iter(item[1].values())).num_trained == 0):
         found = list(by_seed.values())
         is_trained = found[0].num_trained > 0
         table.append(

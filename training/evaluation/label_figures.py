@@ -95,7 +95,7 @@ def draw_calibration(measures: LabelMeasures) -> bytes:
     above.set_ylim(-0.03, 1.03)
     above.yaxis.set_major_formatter(PercentFormatter(1))
     above.set_title(f"expected calibration error {measures.calibration_error:.3f}", fontsize=10)
-    above.legend(fontsize=9, loc="upper left")
+    figure.legend(fontsize=9, loc="outside lower center", ncols=2)
     probabilities, _ = measures.answers
     below.hist(probabilities, bins=np.linspace(0, 1, 2 * NUM_BINS + 1).tolist(), color="tab:blue", alpha=0.7)
     below.set_yscale("log")
