@@ -217,3 +217,8 @@ def test_the_command_line_names_what_is_missing(
     with pytest.raises(CheckpointError, match="holds a classifier"):
         run(make_run(data, tiny_checkpoints / "tiny-spam"))
     assert not data.with_name("out.run").exists()
+
+
+def test_one_setting_of_the_optimizer_leaves_the_others(data: Path) -> None:
+    config = make_run(data, Path("base"), optim={"weight_decay": 0.0})
+    assert config.optim.lr == make_run(data, Path("base")).optim.lr

@@ -12,6 +12,14 @@ from training.config.run import OptimConfig
 DEFAULT_VALID_FRACTION = 0.1
 
 
+class InstructOptimConfig(OptimConfig):
+    """How weights move."""
+
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate: of a small base that was trained here. Models of 100M weights and more want 1e-5 to 1e-4, by
+    the optimizer that they were trained by."""
+
+
 class InstructConfig(FinetuneConfig):
     """Teach a base model to answer."""
 
@@ -51,7 +59,7 @@ class InstructConfig(FinetuneConfig):
     """Optimizer steps."""
     batch_size: PositiveInt = 32
     """Conversations, or packed rows, of one optimizer step."""
-    optim: OptimConfig = OptimConfig(lr=2e-3)
+    optim: InstructOptimConfig = InstructOptimConfig()
     """The optimizer."""
 
     @model_validator(mode="after")
