@@ -39,9 +39,6 @@ from model.tokenizer import Tokenizer
 ADAPTER_FOLDER = "adapter"
 """Where a checkpoint of an adapted model has the adapter itself, for those who have the base."""
 
-SCORE = "score.weight"
-"""A classifier's head, here and in public."""
-
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
 
 
@@ -162,13 +159,13 @@ def load_merged(stored: StoredAdapter, base: Path | str) -> GPT | GPTClassifier:
     found, num_labels = read_checkpoint(base), stored.num_labels
     if num_labels is None and found.kind == "classifier":
         raise CheckpointError(f"{base}: holds a classifier, but {stored.path} was made for a language model")
-    model: GPT | GPTClassifier
-    if num_labels is None:
-        model = load_gpt(base)
-    else:
+    model: GPT | GPTClassifier = load_classifier(base) if found.kind == "classifier" else load_gpt(base)
+    if num_labels is not None:
+        body = model
         model = empty(lambda: GPTClassifier(found.config, num_labels))
-        table = [tensor for tensor in public_tensors(found.config, num_labels=num_labels) if tensor.name != SCORE]
-        fill(model, found.path, table, (each for each in _stored(found, num_labels) if each[1] != SCORE))
+        if isinstance(body, GPT):
+            del body.lm_head
+        model.gpt = body.gpt if isinstance(body, GPTClassifier) else body
     load_adapter(model, stored)
     merge_lora(model)
     return model

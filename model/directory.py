@@ -79,7 +79,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path / CONFIG_FILE}: {error}") from None
     labels = _read_labels(path, public)
-    kind: Kind = "classifier" if labels else "chat" if _has_chat_template(path) else "base"
+    kind: Kind = "classifier" if labels else "chat" if has_chat_template(path) else "base"
     generation = read_json(path / GENERATION_CONFIG_FILE) if (path / GENERATION_CONFIG_FILE).exists() else {}
     return Checkpoint(
         path=path,
@@ -166,7 +166,8 @@ def _is_multi_label(path: Path, public: Mapping[str, Any]) -> bool:
     return kind == MULTI_LABEL
 
 
-def _has_chat_template(path: Path) -> bool:
+def has_chat_template(path: Path) -> bool:
+    """Say whether a directory, be it of a checkpoint or of an adapter, tells how conversations are written."""
     if (path / CHAT_TEMPLATE_FILE).exists():
         return True
     tokenizer_config = path / "tokenizer_config.json"

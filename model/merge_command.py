@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from model.chat import ChatTemplate
-from model.directory import CONFIG_FILE, CheckpointError, is_adapter, read_checkpoint
+from model.directory import CONFIG_FILE, CheckpointError, has_chat_template, is_adapter, read_checkpoint
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -60,16 +60,22 @@ def run(config: MergeConfig) -> None:
     if stored.num_labels is not None:
         is_known = len(described.labels) == stored.num_labels
         labels = described.labels if is_known else [f"LABEL_{i}" for i in range(stored.num_labels)]
-    is_chat = described.kind == "chat" and labels is None
+    chat_template, eos_token_ids = None, described.eos_token_ids
+    if labels is None and has_chat_template(own):
+        chat_template = ChatTemplate.from_directory(own, tokenizer).source
+    elif labels is None and described.kind == "chat":
+        chat_template = ChatTemplate.from_directory(described.path, tokenizer).source
+    if own == config.adapter and described.path != config.adapter:  # PEFT's has no config.json that names its end token
+        eos_token_ids = tuple(dict.fromkeys([tokenizer.eos_id, *eos_token_ids]))
     saved = save_checkpoint(
         config.out,
         model,
         tokenizer,
         model_card=f"# {config.out.name}\n\n`{base.name}` with the adapter `{config.adapter.name}` merged into it.\n",
-        chat_template=ChatTemplate.from_directory(described.path, tokenizer).source if is_chat else None,
+        chat_template=chat_template,
         labels=labels,
         is_multi_label=described.is_multi_label,
-        eos_token_ids=described.eos_token_ids or None,
+        eos_token_ids=eos_token_ids or None,
         dtype=getattr(torch, config.dtype),
     )
     print(f"{saved.path}: {saved.kind} model, {model.num_params():,} weights, context {model.config.block_size}")

@@ -109,3 +109,28 @@ def test_what_cannot_be_merged_is_refused(
     with pytest.raises(ValueError, match="holds an adapter, not a whole model; make one: groundup merge"):
         load_gpt(adapter)
     assert not new.exists()
+
+
+def test_an_adapter_of_a_classifier_may_lie_on_another_adapter(out: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = GPTClassifier(make_config("llama"), 2)
+    model.gpt.load_state_dict(load_gpt(out).state_dict(), strict=False)
+    config = AdapterConfig(rank=2, alpha=4, base=str(out / "adapter"))
+    add_lora(model, config)
+    torch.nn.init.normal_(model.get_parameter("gpt.h.0.attn.qkv.lora_B.v_proj"))
+    place = tmp_path / "spam"
+    save_checkpoint(place, model, tokenizer, adapter=config, labels=["ham", "spam"], model_card=CARD)
+    whole, found = (dict(load_classifier(path).named_parameters()) for path in (place, place / "adapter"))
+    assert whole.keys() == found.keys()
+    assert all(torch.equal(weight, whole[name]) for name, weight in found.items())
+
+
+def test_the_chat_template_that_lies_beside_an_adapter_of_peft_comes_along(
+    base: Path, out: Path, tmp_path: Path
+) -> None:
+    for file in ("config.json", "generation_config.json"):  # which PEFT does not write
+        (out / "adapter" / file).unlink()
+    assert merge(out / "adapter", "--base", base, "--out", tmp_path / "merged") == 0
+    merged, whole = read_checkpoint(tmp_path / "merged"), read_checkpoint(out)
+    assert merged.kind == "chat"
+    assert (tmp_path / "merged" / "chat_template.jinja").read_text() == DEFAULT_TEMPLATE
+    assert merged.eos_token_ids[0] == whole.eos_token_ids[0]
