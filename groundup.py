@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, flags = split_verb(arguments)
         verb = choose(name)
         config = parse(load(verb.config), flags, prog=f"groundup {name}")
-        run: Callable[[Any], None] = load(verb.run)
+        run: Callable[[Any], None] = load_run(verb)
         run(config)
     except KeyboardInterrupt:
         return 130
@@ -154,6 +154,21 @@ def load(place: str) -> Any:
     """Import `module:name`."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def load_run(verb: Verb) -> Any:
+    """Import what does a verb's work.
+
+    Raises:
+        UsageError: it needs packages that are not installed, as those for training are not where one only serves.
+    """
+    try:
+        return load(verb.run)
+    except ModuleNotFoundError as error:
+        package, extra = (error.name or "").partition(".")[0], verb.run.partition(".")[0]
+        if package in ("model", "service", "training") or extra != "training":
+            raise
+        raise UsageError(f"{package} is not installed; training needs it: pip install 'groundup[training]'") from error
 
 
 def parse(config_class: type[ConfigT], arguments: Sequence[str], *, prog: str) -> ConfigT:

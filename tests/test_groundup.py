@@ -194,3 +194,15 @@ def test_half_of_a_verb_is_answered_with_its_other_half(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "error: data: unknown verb; add one of: fetch, prepare\n"
     assert groundup.main(["data", "--help"]) == 0
     assert "  bench-training  measure" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_one_line_that_says_how_to_get_it() -> None:
+    code = (
+        "import sys, groundup; sys.modules['matplotlib'] = None; "
+        "sys.exit(groundup.main(['instruct', '--data', 'a', '--base', 'b', '--out', 'runs/x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: matplotlib is not installed; training needs it: pip install 'groundup[training]'"
+    )
