@@ -18,7 +18,7 @@ from training.chat_tools import ChatTools, chat_tools
 from training.config.instruct import InstructConfig
 from training.data.instruction import Conversation, ConversationBatches
 from training.data.splits import Part, Parts, read_parts
-from training.evaluation.answers import UNFINISHED, answer_metrics
+from training.evaluation.answers import answer_metrics
 from training.evaluation.text import Metrics, loss_metrics
 from training.finetune import base_digest, load_base, prepare
 from training.loss import next_token_loss
@@ -157,9 +157,11 @@ def held_out_metrics(
     """Return the loss on held-out answers, how right the given ones are, and those."""
     asked = fitting(part, batches)
     responses = respond(model, list(asked.values()), asked, tools, config.answer_tokens)
-    given = [each.response + ("" if each.is_finished else UNFINISHED) for each in responses]
     losses = loss_metrics(model, batches.in_order(config.micro_batch_size or config.batch_size))
-    return {**losses, **answer_metrics(given, [each.answer for each in responses])}, responses
+    return {
+        **losses,
+        **answer_metrics([each.given for each in responses], [each.answer for each in responses]),
+    }, responses
 
 
 def describe(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from model.gpt import GPT
 from training.chat_tools import ChatTools
 from training.data.instruction import Conversation
-from training.evaluation.answers import UNFINISHED, answer
+from training.evaluation.answers import Answer, answer
 
 RESPONSES_FILE = "responses.jsonl"
 """Where a checkpoint keeps them."""
@@ -28,21 +28,22 @@ class Response:
     is_finished: bool
     """Whether it came to its end."""
 
+    @property
+    def given(self) -> Answer:
+        """The model's answer, to be compared with the right one."""
+        return Answer(self.response, self.is_finished)
+
 
 def respond(
     model: GPT, conversations: Sequence[Conversation], numbers: Collection[int], tools: ChatTools, max_tokens: int
 ) -> list[Response]:
     """Answer the last question of each conversation greedily."""
-    texts = answer(model, conversations, tools.template, tools.tokenizer, end_ids=tools.end_ids, max_tokens=max_tokens)
+    answers = answer(
+        model, conversations, tools.template, tools.tokenizer, end_ids=tools.end_ids, max_tokens=max_tokens
+    )
     return [
-        Response(
-            number,
-            messages[:-1],
-            messages[-1]["content"],
-            text.removesuffix(UNFINISHED),
-            not text.endswith(UNFINISHED),
-        )
-        for number, messages, text in zip(numbers, conversations, texts, strict=True)
+        Response(number, messages[:-1], messages[-1]["content"], given.text, given.is_finished)
+        for number, messages, given in zip(numbers, conversations, answers, strict=True)
     ]
 
 

@@ -67,7 +67,12 @@ def measure_answers(model: GPT, template: ChatTemplate, tokenizer: Tokenizer, nu
         conversations = [item.messages() for split in SPLITS for item in items[split]]
         replies = iter(answer(model, conversations, template, tokenizer, end_ids=[tokenizer.eos_id], max_tokens=48))
         rows[kind.name] = [
-            sum(item.is_right(next(replies)) for item in items[split]) / len(items[split]) for split in SPLITS
+            sum(
+                reply.is_finished and item.is_right(reply.text)
+                for item, reply in zip(items[split], replies, strict=False)
+            )
+            / len(items[split])
+            for split in SPLITS
         ]
     summary: dict[str, float | int | str] = {
         f"Exact answers, {name} (mean of {len(rows)} kinds)": f"{_mean([row[i] for row in rows.values()]):.1%}"
@@ -111,7 +116,8 @@ def sample_answers(model: GPT, template: ChatTemplate, tokenizer: Tokenizer) -> 
         [{"role": "user", "content": question}, {"role": "assistant", "content": ""}] for question in SAMPLE_QUESTIONS
     ]
     replies = answer(model, asked, template, tokenizer, end_ids=[tokenizer.eos_id], max_tokens=200)
-    return "\n".join(f"- {question} **{reply}**" for question, reply in zip(SAMPLE_QUESTIONS, replies, strict=True))
+    shown = [reply.text if reply.is_finished else f"{reply.text}..." for reply in replies]
+    return "\n".join(f"- {question} **{text}**" for question, text in zip(SAMPLE_QUESTIONS, shown, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training.config.judge import JudgeConfig
 from training.data.errors import DataError
-from training.evaluation.answers import UNFINISHED, answer_metrics
+from training.evaluation.answers import Answer, answer_metrics
 from training.evaluation.intervals import Z95
 from training.evaluation.judge import (
     Judge,
@@ -189,13 +189,13 @@ def compare(
 def answer_sections(responses: Sequence[SavedAnswer]) -> list[Section]:
     """Return what needs no judge: how far the answers equal the wanted ones."""
     pairs = [
-        (response.text + ("" if response.is_finished else UNFINISHED), response.wanted)
+        (Answer(response.text, response.is_finished), response.wanted)
         for response in responses
         if response.wanted is not None
     ]
     if not pairs:
         return []
-    metrics = answer_metrics([text for text, _ in pairs], [wanted for _, wanted in pairs])
+    metrics = answer_metrics([given for given, _ in pairs], [wanted for _, wanted in pairs])
     return [Section("answers", "Beside the wanted answers", metrics)]
 
 

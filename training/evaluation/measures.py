@@ -32,7 +32,7 @@ from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shard
 from training.data.slices import cut_files, find_files
 from training.data.sources import Reader
 from training.device import pick_device
-from training.evaluation.answers import UNFINISHED, answer_metrics, rouge_l
+from training.evaluation.answers import answer_metrics, is_exact, rouge_l
 from training.evaluation.choices import Choice, Question, choice_metrics, choose, read_choices
 from training.evaluation.intervals import Z95
 from training.evaluation.labels import measure
@@ -127,19 +127,17 @@ def measure_answers(measured: Measured, path: Path) -> Section:
     batches.warn_of_dropped()
     tools = ChatTools(tokenizer, template, measured.checkpoint.eos_token_ids)
     responses = respond(measured.model, conversations, list(numbered), tools, config.max_tokens)
-    given = [each.response + ("" if each.is_finished else UNFINISHED) for each in responses]
-    wanted = [each.answer for each in responses]
     losses = loss_metrics(measured.model, batches.in_order(config.batch_size))
     figures = {
-        **answer_metrics(given, wanted),
+        **answer_metrics([each.given for each in responses], [each.answer for each in responses]),
         **{"token_accuracy" if name == "accuracy" else name: value for name, value in losses.items()},
         "num_left_out_of_loss": len(batches.dropped),
     }
-    scores = [rouge_l([text], [right]) for text, right in zip(given, wanted, strict=True)]
+    scores = [rouge_l(each.response, each.answer) for each in responses]
     wrong: list[tuple[Value, ...]] = [
         (score, *_shown(each))
         for score, each in sorted(zip(scores, responses, strict=True), key=lambda pair: pair[0])
-        if each.response.strip() != each.answer.strip() or not each.is_finished
+        if not is_exact(each.given, each.answer)
     ]
     tables = [Table("Wrong answers, the farthest first:", ("ROUGE-L", "question", "right", "given"), wrong[:NUM_SHOWN])]
     pictures = []
