@@ -1,6 +1,5 @@
 """`groundup evaluate`: measure a checkpoint on whatever data is given, in one report."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ def run(config: EvaluateConfig) -> None:
     check_kind(config, checkpoint)
     measured = Measured(config, checkpoint, Tokenizer.from_directory(checkpoint.path))
     report = Report(f"{checkpoint.name}: report", describe(measured), list(sections(measured)))
-    sys.stdout.write(json.dumps(report.figures(), indent=2) + "\n")
+    sys.stdout.write(report.figures_json())
     if config.out is not None:
         report.write(config.out)
         logger.info("wrote %s", config.out / "report.md")

@@ -6,7 +6,7 @@ Z95 = 1.959963984540054
 """Standard deviations on either side that hold 95% of a normal distribution."""
 
 
-def share_interval(count: int, total: int) -> tuple[float, float]:
+def share_interval(count: float, total: int) -> tuple[float, float]:
     """Return the ends of the 95% interval of a share (Wilson 1927), which stays inside 0 and 1."""
     share = count / total
     spread = Z95**2 / total

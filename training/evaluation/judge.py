@@ -11,9 +11,9 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from tqdm import tqdm
 
@@ -84,9 +84,14 @@ def _task(response: SavedAnswer) -> str:
 
 
 def read_grade(reply: str) -> float | None:
-    """Return the grade in a reply: `85`, `85/100`, `Score: 85`; None if there is none, or more than one number."""
+    """Return the grade in a reply: `85`, `85/100`, `Score: 85`; None if there is none, or more than one number.
+
+    A number out of another one than 100 (`9/10`, `5 out of 5`) is none.
+    """
     text = _without_thoughts(reply)
     found = re.findall(r"(?<![\w.,-])\d+(?:\.\d+)?(?=\s*(?:/|out of)\s*100\b)", text)
+    if not found and re.search(r"\d\s*(?:/|out of)\s*\d", text):
+        return None
     found = found or re.findall(r"(?<![\w.,-])\d+(?:\.\d+)?(?![\w]|[.,]\d)", text)
     grades = {float(number) for number in found}
     return grades.pop() if len(grades) == 1 and max(grades) <= 100 else None
@@ -101,7 +106,9 @@ def read_verdict(reply: str) -> Verdict | None:
 
 
 def _without_thoughts(reply: str) -> str:
-    return re.sub(r"<think>.*?(?:</think>|\Z)", "", reply, flags=re.DOTALL)
+    """Leave out what a reasoning model says to itself; its server may have left out the tag that opens it."""
+    spoken = re.sub(r"<think>.*?(?:</think>|\Z)", "", reply, flags=re.DOTALL)
+    return spoken.rpartition("</think>")[2]
 
 
 class Judge:
@@ -144,7 +151,8 @@ class Judge:
     def ask(self, prompts: Sequence[str]) -> list[str | None]:
         """Return the reply to each prompt; None where the endpoint refuses this one.
 
-        What was said before is not asked again, and each reply is on disk before the next question.
+        What was said before is not asked again, and each reply is on disk as soon as it is there. A refusal is not
+        remembered: its reason may be gone the next time.
 
         Raises:
             JudgeError: the endpoint cannot be reached or refuses everything; what it said is kept.
@@ -159,29 +167,29 @@ class Judge:
                 ThreadPoolExecutor(self._parallel) as pool,
                 tqdm(total=len(missing), desc="judge", unit="question", leave=False, disable=None) as bar,
             ):
-                futures = [pool.submit(self._ask_one, prompt) for prompt in missing]
+                futures = [pool.submit(self._ask_one, prompt, file) for prompt in missing]
                 try:
-                    for future in futures:
-                        key, reply = future.result()
-                        self._remember(file, key, reply)
+                    for future in as_completed(futures):
+                        future.result()
                         bar.update()
                 finally:
                     pool.shutdown(cancel_futures=True)
         except OSError as error:
             raise JudgeError(f"--out: {self._memory}: cannot be written: {error.strerror}") from None
-        return [self.said[self._key(prompt)] for prompt in prompts]
+        return [self.said.get(self._key(prompt)) for prompt in prompts]
 
     def _key(self, prompt: str) -> str:
         about = json.dumps([self.model, str(self.client.base_url), self._settings, prompt])
         return hashlib.sha256(about.encode()).hexdigest()
 
-    def _remember(self, file: Any, key: str, reply: str | None) -> None:
+    def _remember(self, file: TextIO, prompt: str, reply: str) -> None:
+        key = self._key(prompt)
         with self._lock:
             self.said[key] = reply
             file.write(json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n")
             file.flush()
 
-    def _ask_one(self, prompt: str) -> tuple[str, str | None]:
+    def _ask_one(self, prompt: str, file: TextIO) -> None:
         import openai
 
         try:
@@ -190,13 +198,13 @@ class Judge:
             )
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             logger.warning("the judge refuses a question: %s", error.message)
-            return self._key(prompt), None
+            return
         except openai.OpenAIError as error:
             raise JudgeError(
                 f"--base-url: {self.client.base_url}: {type(error).__name__}: {error}; what the judge said so far is "
                 f"in {self._memory}, and the same command goes on from there"
             ) from None
-        return self._key(prompt), (answer.choices[0].message.content or "") if answer.choices else ""
+        self._remember(file, prompt, (answer.choices[0].message.content or "") if answer.choices else "")
 
 
 class JudgeError(ValueError):
@@ -215,16 +223,16 @@ def _connect(base_url: str | None, retries: int, timeout_s: float) -> "OpenAI":
     return OpenAI(base_url=address, api_key=key, max_retries=retries, timeout=timeout_s)
 
 
-def _read_memory(path: Path) -> dict[str, str | None]:
+def _read_memory(path: Path) -> dict[str, str]:
     """Read what was said; a last line that a kill cut short is forgotten, and taken out of the file."""
     if not path.exists():
         return {}
-    said: dict[str, str | None] = {}
+    said: dict[str, str] = {}
     content = path.read_text("utf-8", errors="replace")
     whole = content[: content.rfind("\n") + 1]
     if whole != content:
         path.write_text(whole, "utf-8")
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole.split("\n")[:-1], 1):  # not splitlines: JSON strings may hold U+2028
         try:
             record: Mapping[str, Any] = json.loads(line)
             said[record["key"]] = record["reply"]

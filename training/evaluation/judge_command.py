@@ -13,7 +13,7 @@ from pathlib import Path
 from training.config.judge import JudgeConfig
 from training.data.errors import DataError
 from training.evaluation.answers import Answer, answer_metrics
-from training.evaluation.intervals import Z95
+from training.evaluation.intervals import Z95, share_interval
 from training.evaluation.judge import (
     Judge,
     JudgeError,
@@ -57,7 +57,7 @@ def run(config: JudgeConfig) -> None:
         section = grade(judge, responses)
         title = f"Grades of {name_of(config.responses)}"
     else:
-        names = name_of(config.responses), name_of(config.against or Path())
+        names = names_of(config.responses, config.against or Path())
         section = compare(judge, responses, rivals, names)
         title = f"{names[0]} against {names[1]}"
     about: dict[str, Value] = {"answers": str(config.responses), "judge": config.model}
@@ -66,13 +66,25 @@ def run(config: JudgeConfig) -> None:
         about["against"] = str(config.against)
     report = Report(title, about, [section, *answer_sections(responses)])
     report.write(config.out)
-    sys.stdout.write(json.dumps(report.figures(), indent=2) + "\n")
+    sys.stdout.write(report.figures_json())
     logger.info("wrote %s", config.out / "report.md")
 
 
 def name_of(path: Path) -> str:
     """Return what to call the model that gave the answers of a file: a `responses.jsonl` is named by its folder."""
     return path.resolve().parent.name if path.stem == "responses" else path.stem
+
+
+def names_of(ours: Path, theirs: Path) -> tuple[str, str]:
+    """Return what to call two models whose answers are compared: not the same, or no vote would tell them apart.
+
+    Raises:
+        DataError: it is the same file.
+    """
+    if ours.resolve() == theirs.resolve():
+        raise DataError(f"--against: {theirs} is the file whose answers are judged; give another model's")
+    names = name_of(ours), name_of(theirs)
+    return names if names[0] != names[1] else (str(ours), str(theirs))
 
 
 def grade(judge: Judge, responses: Sequence[SavedAnswer]) -> Section:
@@ -94,8 +106,8 @@ def grade(judge: Judge, responses: Sequence[SavedAnswer]) -> Section:
     half = Z95 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     figures: dict[str, Value] = {
         "mean_grade": mean,
-        "mean_grade_low": mean - half,
-        "mean_grade_high": mean + half,
+        "mean_grade_low": max(mean - half, 0.0),  # in this order, what is no number stays none
+        "mean_grade_high": min(mean + half, 100.0),
         "median_grade": statistics.median(values),
         "num_graded": len(values),
         "num_without_grade": sum(reply is not None for reply, _ in without),
@@ -153,13 +165,12 @@ def compare(
     if not judged:
         raise JudgeError(f"--model: no pair has two verdicts (first, second or tie); the first reply is {replies[0]!r}")
     wins, ties, losses = (judged.count(value) for value in (1.0, 0.5, 0.0))
-    rate = statistics.mean(judged)
-    half = Z95 * statistics.stdev(judged) / math.sqrt(len(judged)) if len(judged) > 1 else math.nan
+    low, high = share_interval(wins + ties / 2, len(judged))  # if anything too wide: ties vary less than wins
     named = [verdict for verdict in verdicts if verdict is not None]
     figures: dict[str, Value] = {
-        "win_rate": rate,
-        "win_rate_low": max(0.0, rate - half),
-        "win_rate_high": min(1.0, rate + half),
+        "win_rate": statistics.mean(judged),
+        "win_rate_low": low,
+        "win_rate_high": high,
         "num_won": wins,
         "num_tied": ties,
         "num_lost": losses,

@@ -97,9 +97,9 @@ class Report:
         about = "\n".join(f"- {name.replace('_', ' ')}: {render(value)}" for name, value in self.about.items())
         return "\n\n".join([f"# {self.title}", about, *(each.markdown() for each in self.sections)]) + "\n"
 
-    def figures(self) -> dict[str, dict[str, Value]]:
-        """Return the figures of each section by its name."""
-        return {section.name: dict(section.figures) for section in self.sections}
+    def figures_json(self) -> str:
+        """Return the figures of each section by its name as JSON; what is no finite number is null."""
+        return json.dumps({each.name: _plain(dict(each.figures)) for each in self.sections}, indent=2) + "\n"
 
     def json(self) -> str:
         """Return everything but pictures as JSON; what is no finite number is null."""

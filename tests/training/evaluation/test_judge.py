@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def connect(stub: StubJudge, folder: Path, **settings: object) -> Judge:
         ("", None),
         ("a1b2", None),
         ("<think>80", None),
+        ("The prompt opened my thoughts: 20?</think>\n\n35", 35),
+        ("10/10", None),
+        ("5 out of 5", None),
+        ("9 / 10", None),
+        ("80/100, since 2/3 of it is right", 80),
     ],
 )
 def test_a_grade_is_the_one_number_of_a_reply(reply: str, grade: float | None) -> None:
@@ -49,6 +55,7 @@ def test_a_grade_is_the_one_number_of_a_reply(reply: str, grade: float | None) -
         ("Second.", "second"),
         ("It is a TIE", "tie"),
         ("<think>first? second?</think>tie", "tie"),
+        ("first? second?</think>tie", "tie"),
         ("The first is better than the second", None),
         ("seconds", None),
         ("", None),
@@ -94,6 +101,8 @@ def test_a_busy_endpoint_is_asked_again(tmp_path: Path) -> None:
 def test_a_refused_question_is_no_reply_and_stops_nothing(tmp_path: Path) -> None:
     with stub_judge(lambda prompt: 400 if prompt == "bad" else "50") as stub:
         assert connect(stub, tmp_path).ask(["good", "bad"]) == ["50", None]
+        stub.reply = lambda prompt: "60"  # such as after its context has grown
+        assert connect(stub, tmp_path).ask(["good", "bad"]) == ["50", "60"]
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
@@ -105,6 +114,28 @@ def test_what_was_said_survives_a_judge_that_breaks_down(tmp_path: Path, status:
         stub.bodies.clear()
         assert connect(stub, tmp_path).ask(["good", "bad", "worse"]) == ["50", "70", "70"]
         assert "good" not in stub.prompts
+
+
+def test_a_reply_is_on_disk_while_an_earlier_question_is_still_unanswered(tmp_path: Path) -> None:
+    memory, seen = tmp_path / "replies.jsonl", []
+
+    def reply(prompt: str) -> str:
+        deadline = time.monotonic() + 5
+        while prompt == "slow" and not seen and time.monotonic() < deadline:
+            seen.extend(memory.read_text().splitlines())
+            time.sleep(0.01)
+        return "50"
+
+    with stub_judge(reply) as stub:
+        connect(stub, tmp_path, parallel=2).ask(["slow", "quick"])
+    assert len(seen) == 1
+
+
+def test_a_reply_with_unusual_ends_of_lines_is_read_back(tmp_path: Path) -> None:
+    with stub_judge(lambda prompt: "50\u2028\u0085") as stub:
+        connect(stub, tmp_path).ask(["x"])
+        assert connect(stub, tmp_path).ask(["x"]) == ["50\u2028\u0085"]
+        assert len(stub.bodies) == 1
 
 
 def test_a_line_that_a_kill_cut_short_is_asked_again(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ BOOK = [
 
 
 def write(path: Path, records: list[dict[str, str]]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records))
     return path
 
@@ -82,6 +83,34 @@ def test_pairs_are_judged_both_ways_round(tmp_path: Path, capsys: pytest.Capture
     assert {duels[0].first, duels[0].second} == {"big", "small"}
 
 
+def test_a_few_wins_without_a_loss_prove_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = write(tmp_path / "one" / "model" / "responses.json", with_answers("long", "long", "long"))
+    theirs = write(tmp_path / "two" / "model" / "responses.json", with_answers("x", "y", "z"))
+    with stub_judge(lambda prompt: "first" if part(prompt, "first") == "long" else "second") as stub:
+        run(JudgeConfig(responses=ours, against=theirs, out=tmp_path / "out", model="stub", base_url=stub.url))
+    found = json.loads(capsys.readouterr().out)["win_rate"]
+    assert found["win_rate"] == 1
+    assert found["win_rate_low"] == pytest.approx(0.4385, abs=1e-4)  # Wilson's, 3 of 3
+    duels, unused = read_duels(tmp_path / "out" / "votes.jsonl")
+    assert len(duels) == 6  # although both models are called `model`
+    assert not unused
+
+
+def test_one_grade_has_no_interval_and_none_reaches_beyond_the_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(records: list[dict[str, str]], reply: Callable[[str], str]) -> dict[str, Any]:
+        path = write(tmp_path / "answers.json", records)
+        with stub_judge(reply) as stub:
+            run(JudgeConfig(responses=path, out=tmp_path / "out", model="stub", base_url=stub.url))
+        found: dict[str, Any] = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["grades"]
+        return found
+
+    assert figures(BOOK[:1], lambda prompt: "50")["mean_grade_low"] is None
+    found = figures(BOOK, lambda prompt: "0" if "bye" in prompt else "100")
+    assert found["mean_grade_high"] == 100
+
+
 def test_a_judge_that_gives_no_verdict_at_all_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "answers.json", BOOK)
     other = write(tmp_path / "other.json", with_answers("a", "b", "c"))
@@ -91,6 +120,14 @@ def test_a_judge_that_gives_no_verdict_at_all_is_an_error(tmp_path: Path) -> Non
             run(config)
         with pytest.raises(JudgeError, match=r"no pair has two verdicts"):
             run(config.model_copy(update={"against": other}))
+
+
+def test_answers_are_not_compared_with_themselves(tmp_path: Path) -> None:
+    path = write(tmp_path / "answers.json", BOOK)
+    with pytest.raises(DataError, match=r"--against: .*answers.json is the file whose answers are judged"):
+        run(
+            JudgeConfig(responses=path, against=path, out=tmp_path / "out", model="stub", base_url="http://127.0.0.1:1")
+        )
 
 
 def test_files_without_a_prompt_in_common_are_refused(tmp_path: Path) -> None:
