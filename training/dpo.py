@@ -22,7 +22,7 @@ from training.card import Card, repeat_command, save_run
 from training.chat_tools import ChatTools, own_tools
 from training.config.dpo import DpoConfig
 from training.data.errors import DataError
-from training.data.instruction import read_conversations
+from training.data.instruction import counted, read_conversations
 from training.data.pairs import Pair, PreferenceBatches, fitting, render, split_pairs
 from training.data.preference import read_preferences, tally
 from training.data.splits import prompt_key, prompts
@@ -115,7 +115,14 @@ def load_pairs(config: DpoConfig, template: ChatTemplate, block_size: int) -> tu
     pairs = read_pairs(config.data, "--data", template, block_size, without=config.without)
     if config.valid_data is None:
         return split_pairs(pairs, config.valid_fraction, config.seed)
-    return pairs, read_pairs(config.valid_data, "--valid-data", template, block_size)
+    valid = read_pairs(config.valid_data, "--valid-data", template, block_size)
+    trained = {tuple(pair.prompt_ids) for pair in pairs}
+    if repeated := [pair.record for pair in valid if tuple(pair.prompt_ids) in trained]:
+        logger.warning(
+            "--valid-data: %s: prompts of %d pairs are also trained on, records %s",
+            *(config.valid_data, *counted(repeated)),
+        )
+    return pairs, valid
 
 
 def read_pairs(

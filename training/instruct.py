@@ -21,7 +21,7 @@ from training.data.splits import Part, Parts, read_parts
 from training.evaluation.answers import answer_metrics
 from training.evaluation.text import Metrics, loss_metrics
 from training.finetune import base_digest, load_base, prepare
-from training.loss import next_token_loss
+from training.loss import next_token_loss, readable
 from training.new_tokens import make_room
 from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
@@ -148,7 +148,9 @@ def instruct(
     rows = train.packed if config.pack else train.shuffled
     batches = rows(config.batch_size, config.seed)
     held_out = valid.in_order(config.micro_batch_size or config.batch_size)
-    return Trainer(model, next_token_loss, batches, config, valid=held_out, title="instruct", **keeping).fit()
+    return Trainer(
+        model, next_token_loss, batches, config, valid=held_out, readable=readable, title="instruct", **keeping
+    ).fit()
 
 
 def held_out_metrics(

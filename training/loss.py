@@ -127,7 +127,7 @@ def token_byte_lengths(tokenizer: Tokenizer, vocab_size: int) -> Tensor:
 
 
 def readable(means: Mapping[str, float]) -> dict[str, float]:
-    """Return means per target with what follows from them: perplexity and, if bytes were counted, bits per byte."""
+    """Return means per next token with what follows from them: perplexity and, if bytes were counted, bits per byte."""
     found = {name: value for name, value in means.items() if name != "num_bytes"}
     found["perplexity"] = math.exp(min(means["loss"], 700.0))  # a larger one is no float
     if means.get("num_bytes"):

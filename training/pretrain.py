@@ -23,7 +23,7 @@ from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
 from training.data.corpus import Corpus, load_corpus
 from training.evaluation.text import Metrics, loss_metrics
-from training.loss import Batch, next_token_loss, next_token_scores, token_byte_lengths
+from training.loss import Batch, next_token_loss, next_token_scores, readable, token_byte_lengths
 from training.parallel import World
 from training.recipe import conduct, keeping, must_be_over, open_log
 from training.run_folder import RunFolder
@@ -163,7 +163,15 @@ def pretrain(
     byte_lengths = token_byte_lengths(tokenizer, model.config.vocab_size)
     scores = functools.partial(next_token_scores, byte_lengths=byte_lengths)
     return Trainer(
-        model, next_token_loss, train, config, valid=valid, valid_loss=scores, title="pretrain", **keeping
+        model,
+        next_token_loss,
+        train,
+        config,
+        valid=valid,
+        valid_loss=scores,
+        readable=readable,
+        title="pretrain",
+        **keeping,
     ).fit()
 
 

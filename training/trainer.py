@@ -20,7 +20,7 @@ from training.config.run import RunConfig
 from training.data.batches import Batches
 from training.ema import ExponentialAverage
 from training.hardware import Meter
-from training.loss import Batch, Loss, LossSums, readable
+from training.loss import Batch, Loss, LossSums
 from training.optim import build_optimizers, lr_factor, set_lr
 from training.parallel import World
 from training.prefetch import Prefetch
@@ -60,6 +60,7 @@ class Trainer(Generic[M]):
         config: steps, batch cutting, optimizer, evaluation interval.
         valid: batches to evaluate on; empty: none.
         valid_loss: what is measured there; None takes `loss`.
+        readable: turns the means of what is measured there into what is logged (see `training.loss.readable`).
         log: receives a `train` record for each step and a `valid` one for each evaluation.
         title: leads the progress line.
         snapshots: where the run is saved and goes on from; None saves nothing.
@@ -77,6 +78,7 @@ class Trainer(Generic[M]):
         *,
         valid: Sequence[Batch] = (),
         valid_loss: Loss[M] | None = None,
+        readable: Callable[[dict[str, float]], dict[str, float]] = dict,
         log: MetricsLog | None = None,
         title: str = "train",
         snapshots: Snapshots | None = None,
@@ -99,6 +101,7 @@ class Trainer(Generic[M]):
         self.config = config
         self.valid = valid
         self.valid_loss = valid_loss or loss
+        self.readable = readable
         self.log = log if log is not None else MetricsLog()
         self.title = title
         self.snapshots = snapshots
@@ -199,7 +202,7 @@ class Trainer(Generic[M]):
         state = self.state
         with self.averaged():
             means = self.evaluate(self.valid)
-            self.log.write("valid", state.step, **readable(means))
+            self.log.write("valid", state.step, **self.readable(means))
             state.looks_in_vain += 1
             if means["loss"] < state.best_loss:
                 state.best_loss, state.best_step, state.looks_in_vain = means["loss"], state.step, 0

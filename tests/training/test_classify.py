@@ -55,7 +55,16 @@ def test_texts_become_a_classifier_that_transformers_loads(data: Path, family: s
             assert torch.allclose(ours(ids, torch.tensor([ids.shape[1]])), theirs(ids).logits, atol=1e-4)
     card = (config.out / "README.md").read_text()
     assert "| this model | 100.00% |" in card
+    assert "perplexity" not in (config.out / "metrics.jsonl").read_text()
     assert "TF-IDF + logistic regression" in card
+
+
+def test_validation_texts_need_not_have_every_class_that_is_weighed(data: Path) -> None:
+    valid = data.with_name("valid.tsv")
+    valid.write_text("text\tlabel\n" + "".join(f"until {i} then\tham\n" for i in range(4)))
+    config = make_run(data, valid_data=valid, balance="weights", steps=2)
+    run(config)
+    assert read_checkpoint(config.out).labels == ("ham", "spam")
 
 
 def test_a_classifier_can_start_from_a_base(data: Path, tiny_checkpoints: Path) -> None:

@@ -100,6 +100,7 @@ def test_margin_and_accuracy_rise(data: Path, tokenizer: Tokenizer, changes: dic
     steps, margins = log.series("valid", "margin")
     assert steps[0] == 2
     assert margins[-1] > margins[0]
+    assert not log.series("valid", "perplexity")[0]  # of pairs it means nothing
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -212,6 +213,16 @@ def test_a_file_of_its_own_can_validate(data: Path, tiny_checkpoints: Path) -> N
     config = make_run(data, tiny_checkpoints / "tiny-chat", valid_data=valid)
     run(config)
     assert "10 pairs of answers to train on, 1 held out" in (config.out / "README.md").read_text()
+
+
+def test_prompts_to_validate_on_that_are_also_trained_on_are_told(
+    data: Path, tiny_checkpoints: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    valid = data.with_name("valid.jsonl")
+    new = {"prompt": "Hi", "chosen": "Hello!", "rejected": "No."}
+    valid.write_text(json.dumps(new) + "\n" + json.dumps({**RECORDS[0], "chosen": "Something else"}))
+    run(make_run(data, tiny_checkpoints / "tiny-chat", valid_data=valid))
+    assert "valid.jsonl: prompts of 1 pairs are also trained on, records 2" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_answers_are_sampled_at_every_evaluation(
     run(config)
     records = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
     samples = [record for record in records if record["kind"] == "sample"]
+    assert all("perplexity" in record for record in records if record["kind"] == "valid")
     assert [sample["step"] for sample in samples] == [2, 2, 4, 4]
     assert all(sample["right"] == f"A {sample['prompt'].split()[-1]}." for sample in samples)
     assert f"(right: {samples[0]['right']})" in caplog.text
@@ -194,7 +195,7 @@ def test_conversations_that_are_too_long_are_told_before_the_first_step(
         ('[{"instruction": "x"}]', "record 1 has no 'output'"),
         (json.dumps([{"instruction": "x " * 200, "output": "y"}] * 4), "no conversation fits the model's context"),
         (json.dumps(RECORDS[:1]), "too few"),
-        (json.dumps([{"messages": [{"role": "tool", "content": "x"}, ANSWER]}] * 4), "record 1: .*not tool"),
+        (json.dumps([{"messages": [{"role": "tool", "content": "x"}, ANSWER]}] * 4), "record 2: .*not tool"),
     ],
 )
 def test_unusable_data_is_an_error_before_anything_is_written(

@@ -67,6 +67,7 @@ def test_a_repetitive_text_is_learned(text: Path, tokenizer: Tokenizer) -> None:
     windows = TokenWindows([ids], **cut, stride=4, seed=config.seed)
     pretrain(model, windows, covering_batches(ids[:200], **cut, stride=32), tokenizer, config, log=log)
     assert log.series("valid", "loss")[1][-1] < 0.2
+    assert log.series("valid", "perplexity")[1][-1] < 1.25
     prompt = tokenizer.encode("The quick")
     found = generate(model, prompt, SamplingParams(max_tokens=8, temperature=0)).output_ids
     assert tokenizer.decode(found).startswith(" brown fox")

@@ -72,6 +72,8 @@ def to_conversation(where: str, record: Any, heading: str) -> Conversation:
             messages = [*messages, {"role": "assistant", "content": answer}]
         if messages[-1]["role"] != "assistant":
             raise DataError(f"{where}: the last message must be the assistant's")
+        if len(messages) < 2:
+            raise DataError(f"{where}: there is no message that the assistant's could answer")
         return [{"role": message["role"], "content": message["content"]} for message in messages]
     for key, may_be_empty in (("instruction", False), ("output", True)):
         if not isinstance(record.get(key), str) or not (record[key].strip() or may_be_empty):

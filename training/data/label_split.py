@@ -143,13 +143,16 @@ def class_sizes(examples: Iterable[Example]) -> str:
 
 
 def class_weights(examples: Sequence[Example], labels: Sequence[str]) -> list[float]:
-    """Return a weight for each class that gives all of them the same say; on average over the texts it is 1."""
+    """Return a weight for each class that gives all of them the same say; on average over the texts it is 1.
+
+    A class without a text weighs nothing.
+    """
     counts = count_labels(examples)
-    return [len(examples) / (len(labels) * counts[label]) for label in labels]
+    return [len(examples) / (len(counts) * counts[label]) if label in counts else 0.0 for label in labels]
 
 
 def answer_weights(examples: Sequence[Example], labels: Sequence[str]) -> list[tuple[float, float]]:
     """The same for texts with several labels: for each label, the weight of a no and of a yes."""
     counts = count_labels(examples)
     weigh: Callable[[int], float] = lambda count: len(examples) / (2 * max(1, count))  # noqa: E731
-    return [(weigh(len(examples) - counts[label]), weigh(counts[label])) for label in labels]
+    return [(weigh(len(examples) - counts.get(label, 0)), weigh(counts.get(label, 0))) for label in labels]

@@ -6,7 +6,6 @@ What becomes of them is the business of `label_split` and `classification`.
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.errors import DataError
+from training.data.records import parse_records
 
 TEXT_COLUMNS = ("text", "message", "sms", "sentence", "review", "content")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment")
@@ -76,7 +76,8 @@ def read_examples(path: Path, columns: Columns | None = None, *, flag: str = "--
     if kind in (".jsonl", ".json"):
         rows = _read_json(content, place, is_list=kind == ".json")
     else:
-        rows = _read_table(content, place, is_csv=kind == ".csv", is_named=columns.text is not None)
+        is_named = columns.text is not None or columns.label is not None
+        rows = _read_table(content, place, is_csv=kind == ".csv", is_named=is_named)
     text_key = _find_column(place, rows[0], columns.text, TEXT_COLUMNS, "--text-column")
     label_key = _find_column(place, rows[0], columns.label, LABEL_COLUMNS, "--label-column")
     return [
@@ -100,15 +101,7 @@ def _read_text(path: Path, place: str) -> str:
 
 
 def _read_json(content: str, place: str, *, is_list: bool) -> list[dict[str, object]]:
-    """Read objects, one a line or in one list; not by `splitlines`, since JSON strings may hold U+2028."""
-    rows = []
-    for number, line in enumerate([content] if is_list else content.split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{place}: line {number} is not JSON: {error}") from None
-            rows += row if is_list and isinstance(row, list) else [row]
+    rows = parse_records(content, place, is_list=is_list)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{place}: row {number} is not an object")
@@ -120,13 +113,13 @@ def _read_json(content: str, place: str, *, is_list: bool) -> list[dict[str, obj
 def _read_table(content: str, place: str, *, is_csv: bool, is_named: bool) -> list[dict[str, object]]:
     csv.field_size_limit(LARGEST_FIELD)
     lines = io.StringIO(content, newline="")
-    reader = csv.reader(lines) if is_csv else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    reader = csv.reader(lines, strict=True) if is_csv else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     table = []
     try:
         table += [row for row in reader if row]
     except csv.Error as error:
         raise DataError(f"{place}: line {reader.line_num}: {error}; is a quote left open?") from None
-    has_header = is_csv or is_named or any(name.lower() in TEXT_COLUMNS + LABEL_COLUMNS for name in table[0])
+    has_header = is_csv or is_named or any(name.strip().lower() in TEXT_COLUMNS + LABEL_COLUMNS for name in table[0])
     header = [name.strip() for name in table.pop(0)] if has_header else ["label", "text"]
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
@@ -153,10 +146,6 @@ def _find_column(place: str, row: dict[str, object], asked: str | None, usual: S
 def _text(value: object, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{place} lacks a text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{place} has half a character (a lone surrogate) in its text") from None
     return value
 
 
@@ -167,6 +156,8 @@ def _labels(row: dict[str, object], key: str, columns: Columns, place: str, numb
         raise DataError(f"{place}: row {number} has a list of labels; say --multi-label if texts have several")
     if value is None or (columns.separator is None and not str(value).strip()):
         raise DataError(f"{place}: row {number} lacks a label")
+    if not all(isinstance(part, str | int | float) for part in (value if isinstance(value, list) else [value])):
+        raise DataError(f"{place}: row {number} has a label that is neither text nor number: {value!r:.60}")
     if isinstance(value, list):
         parts = [str(part) for part in value]
     else:

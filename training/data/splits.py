@@ -73,9 +73,8 @@ def divide(order: list[int], valid_share: float, test_share: float, *, is_in_ord
     total = len(order)
     if is_in_order:
         num_test = int(total * test_share + ROUNDING)
-        num_train = int(total * (1 - valid_share - test_share) + ROUNDING)
-        train, test = order[:num_train], order[num_train : num_train + num_test]
-        valid = order[num_train + num_test :] if valid_share else []
+        num_train = int(total * (1 - valid_share - test_share) + ROUNDING) if valid_share else total - num_test
+        train, test, valid = order[:num_train], order[num_train : num_train + num_test], order[num_train + num_test :]
     else:
         num_valid, num_test = (max(1, round(share * total)) if share else 0 for share in (valid_share, test_share))
         valid, test, train = order[:num_valid], order[num_valid : num_valid + num_test], order[num_valid + num_test :]

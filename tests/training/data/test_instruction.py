@@ -84,6 +84,7 @@ def test_a_saved_response_is_the_question_with_its_right_answer(tmp_path: Path) 
         ("a.jsonl", '{"messages": []}', "record 1: messages must be a list"),
         ("a.jsonl", '{"messages": [{"role": "user"}]}', "objects with role and content"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "last message must be the assistant's"),
+        ("a.jsonl", '{"messages": [{"role": "assistant", "content": "x"}]}', "no message that the assistant's could"),
     ],
 )
 def test_unusable_data_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:

@@ -105,6 +105,8 @@ def test_weights_give_every_class_the_same_say_and_are_one_on_average() -> None:
     assert 30 * ham + 10 * spam == pytest.approx(40)
     tagged = [Example("x", ("a", "b")), Example("y", ("a",)), Example("z", ("a",)), Example("w", ())]
     assert answer_weights(tagged, ["a", "b"]) == [pytest.approx((2, 2 / 3)), pytest.approx((2 / 3, 2))]
+    assert class_weights(examples, ["eggs", "ham", "spam"]) == pytest.approx([0, ham, spam])
+    assert answer_weights(tagged, ["a", "c"])[1][0] == pytest.approx(0.5)
 
 
 def test_many_classes_are_told_in_few_words() -> None:

@@ -50,11 +50,15 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("a.jsonl", "[1]\n", "row 1 is not an object"),
         ("a.jsonl", '{"text": "x", "label": "a"}\n{"text": "y"}\n', "row 2 lacks"),
         ("sms", "ham\thello\nspam\n", "row 2 has 1 columns"),
-        ("a.csv", 'text,label\n"x,spam\n' + "y,ham\n" * 3, "row 1 has 1 columns instead of 2"),
+        ("a.csv", 'text,label\n"x,spam\n' + "y,ham\n" * 3, "is a quote left open"),
         ("a.csv", "text,text,label\nx,y,ham\n", "two columns are called 'text'"),
         ("a.jsonl", '{"text": "x", "label": ["a", "b"]}\n', "row 1 has a list of labels; say --multi-label"),
         ("a.jsonl", '{"text": 7, "label": "a"}\n', "row 1 lacks a text"),
-        ("a.jsonl", '{"text": "\\ud800", "label": "a"}\n', "row 1 has half a character"),
+        ("a.jsonl", '{"text": "\\ud800", "label": "a"}\n', "record 1 has half a character"),
+        ("a.csv", 'text,label\nx,ham\n"y,spam\nz,ham', "line 4: unexpected end of data; is a quote left open"),
+        ("a.csv", 'label,text\nham,"open\nspam,"win"\nham,x\n', "line 3: .* expected after .*; is a quote left open"),
+        ("a.json", "[" * 200_000, "is not JSON that can be read"),
+        ("a.jsonl", '{"text": "x", "label": {"a": 1}}\n', "row 1 has a label that is neither text nor number"),
         ("a.json", '{"text": ', "is not JSON"),
         ("a.json", "[]", "no row"),
     ],
@@ -112,6 +116,24 @@ def test_a_tab_inside_the_text_of_a_headless_file_is_part_of_it(tmp_path: Path) 
 def test_a_reader_told_a_column_expects_a_header(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "kind\tbody\ngood\thello\n")
     assert read_examples(path, Columns("body", "kind")) == [Example("hello", ("good",))]
+
+
+@pytest.mark.parametrize("header", ["Label \t Text", "kind\tText"])
+def test_a_header_is_known_by_its_names_whatever_stands_around_them(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.tsv", f"{header}\ngood\thello\n")
+    assert read_examples(path, Columns(label=header.split()[0])) == [Example("hello", ("good",))]
+
+
+def test_a_reader_told_only_the_column_of_labels_expects_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "kind\tbody\ngood\thello\n")
+    with pytest.raises(DataError, match=r"no column any of text, .* among kind, body; name one with --text-column"):
+        read_examples(path, Columns(label="kind"))
+
+
+def test_nothing_is_no_label_among_several(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "x", "labels": ["a", null]}\n')
+    with pytest.raises(DataError, match="row 1 has a label that is neither text nor number"):
+        read_examples(path, Columns(separator=","))
 
 
 def test_several_labels_are_a_list_or_one_field_and_may_be_none(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ def test_records_come_as_a_list_or_one_a_line(tmp_path: Path, name: str) -> None
         ("a.json", b'{"a": 1}\n{"a": 2}', "one record a line is named .jsonl"),
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON"),
         ("a.json", b'["\xff"]', "is not UTF-8"),
+        ("a.json", b"[" * 200_000, "is not JSON that can be read"),
+        ("a.json", b'["fine \\ud83e\\udd8a", {"a": "half \\ud83e"}]', "record 2 has half a character"),
+        ("a.jsonl", b'{"a": "\\uDC00"}', "record 1 has half a character"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -40,6 +40,13 @@ def test_the_file_s_order_is_cut_as_in_the_book() -> None:
     assert train + test + valid == list(range(1100))
 
 
+@pytest.mark.parametrize("is_in_order", [True, False])
+@pytest.mark.parametrize("shares", [(0.0, 0.25), (0.25, 0.0), (0.25, 0.25), (0.0, 0.0)])
+def test_no_conversation_is_lost_to_rounding(*, is_in_order: bool, shares: tuple[float, float]) -> None:
+    parts = divide(list(range(10)), *shares, is_in_order=is_in_order)
+    assert sorted(number for part in parts for number in part) == list(range(10))
+
+
 def test_files_of_their_own_take_the_place_of_shares(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text('{"instruction": "Else?", "output": "Yes"}\n')
