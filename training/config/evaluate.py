@@ -74,7 +74,11 @@ class EvaluateConfig(BaseSettings):
             raise ValueError("--data: required, or one of --mmlu, --choices, --last-word, --harness.tasks")
         if self.reference is not None and self.data is None:
             raise ValueError("--reference: needs --data with preferences")
-        if self.harness.files.keys() - set(self.harness.tasks):
-            name = min(self.harness.files.keys() - set(self.harness.tasks))
+        if self.num_fewshot is not None and not (self.mmlu or self.harness.tasks):
+            raise ValueError("--num-fewshot: only --mmlu and --harness.tasks have worked examples; leave it out")
+        if self.harness != HarnessSettings() and not self.harness.tasks:
+            raise ValueError("--harness.tasks: required for the other settings of --harness to mean anything")
+        if unasked := self.harness.files.keys() - set(self.harness.tasks):
+            name = min(unasked)
             raise ValueError(f"--harness.files: {name} is none of --harness.tasks")
         return self

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from model.directory import Checkpoint, CheckpointError, read_checkpoint
 from model.tokenizer import Tokenizer
 from training.config.evaluate import EvaluateConfig
+from training.data.errors import DataError
 from training.data.preference import is_preferences
 from training.evaluation.measures import (
     Measured,
@@ -58,6 +59,8 @@ def check_kind(config: EvaluateConfig, checkpoint: Checkpoint) -> None:
     for flag, is_asked in asked.items():
         if is_asked and checkpoint.kind == "classifier":
             raise CheckpointError(f"{flag}: {checkpoint.path} holds a classifier; give a language model")
+    if config.reference is not None and checkpoint.kind != "chat":
+        raise CheckpointError(f"--reference: {checkpoint.path} is no assistant; only assistants are compared with one")
     if config.harness.chat and checkpoint.kind != "chat":
         raise CheckpointError(f"--harness.chat: {checkpoint.path} has no chat template")
 
@@ -70,6 +73,10 @@ def sections(measured: Measured) -> Iterator[Section]:
             yield measure_labels(measured, config.data)
         elif kind == "chat" and is_preferences(config.data):
             yield measure_preferences(measured, config.data)
+        elif config.reference is not None:
+            raise DataError(
+                f"--reference: an assistant is compared on preferences, which {config.data} does not hold; leave it out"
+            )
         else:
             yield (measure_answers if kind == "chat" else measure_text)(measured, config.data)
     if config.mmlu is not None:

@@ -38,6 +38,7 @@ class GroundupLM(LM):  # type: ignore[misc]  # the harness has no types
         tokenizer: Tokenizer,
         *,
         name: str = "groundup",
+        end_ids: Sequence[int] = (),
         template: ChatTemplate | None = None,
         batch_size: int = 32,
     ) -> None:
@@ -47,6 +48,7 @@ class GroundupLM(LM):  # type: ignore[misc]  # the harness has no types
             model: on the device to compute on.
             tokenizer: its own.
             name: under which the harness keeps prompts it has rendered.
+            end_ids: tokens that end an answer, beside the tokenizer's own.
             template: renders tasks as conversations when the harness is asked to.
             batch_size: rows computed together.
         """
@@ -56,6 +58,7 @@ class GroundupLM(LM):  # type: ignore[misc]  # the harness has no types
         self.template = template
         self.num_cut = 0
         """Prompts that lost their beginning so far, because they do not fit the model."""
+        self._end_ids = {tokenizer.eos_id, *end_ids}
         self._name = name
         self._batch_size = batch_size
 
@@ -152,12 +155,12 @@ class GroundupLM(LM):  # type: ignore[misc]  # the harness has no types
         found = greedy_answers(
             self.model,
             [prompt[-room:] for prompt in prompts],
-            end_ids=[self.tokenizer.eos_id],
+            end_ids=self._end_ids,
             max_tokens=max_tokens,
             batch_size=self._batch_size,
             has_stopped=has_stopped,
         )
-        return [_before(self.tokenizer.decode(ids, skip_special=not parse_special), stops) for ids in found]
+        return [_before(self.tokenizer.decode(ids, skip_special=True), stops) for ids in found]
 
 
 def _before(text: str, stops: Sequence[str]) -> str:
@@ -259,9 +262,16 @@ def _reason(error: Exception) -> str:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Keep the numbers of a task, under short names: `acc,none` is `acc`."""
+    """Keep the numbers of a task, under short names; each filter of answers has its own."""
     return {
-        name.removesuffix(",none").replace(",", "_"): float(value)
+        _short(name): float(value)
         for name, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _short(name: str) -> str:
+    """Turn `acc,none` into `acc`, and `exact_match_stderr,strict` into `exact_match_strict_stderr`."""
+    metric, _, chosen = name.partition(",")
+    end = "_stderr" if metric.endswith("_stderr") else ""
+    return metric.removesuffix(end) + (f"_{chosen}" if chosen not in ("", "none") else "") + end

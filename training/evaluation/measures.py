@@ -12,7 +12,7 @@ import torch
 
 from model.chat import ChatTemplate
 from model.checkpoint import load_classifier, load_gpt
-from model.directory import Checkpoint
+from model.directory import Checkpoint, CheckpointError
 from model.gpt import GPT
 from model.templates import input_heading
 from model.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ from training.evaluation.choices import Choice, Question, choice_metrics, choose
 from training.evaluation.intervals import Z95
 from training.evaluation.labels import measure
 from training.evaluation.last_word import last_word_metrics, read_passages
-from training.evaluation.mmlu import MEASURES, SubjectResult, ask_mmlu, mmlu_metrics, read_mmlu
+from training.evaluation.mmlu import MEASURES, SubjectResult, ask_mmlu, mmlu_metrics, must_have_examples, read_mmlu
 from training.evaluation.preferences import preference_metrics
 from training.evaluation.report import Picture, Section, Table, Value
 from training.evaluation.text import loss_metrics, text_metrics, token_metrics
@@ -164,7 +164,7 @@ def measure_preferences(measured: Measured, path: Path) -> Section:
     """
     config, template = measured.config, measured.template
     preferences, unused = read_preferences(path, heading=input_heading(template.source))
-    reference = load_gpt(config.reference, device=measured.device) if config.reference else None
+    reference = load_reference(config.reference, measured) if config.reference else None
     figures = preference_metrics(
         measured.model,
         preferences[: config.limit],
@@ -177,6 +177,20 @@ def measure_preferences(measured: Measured, path: Path) -> Section:
     return Section("preferences", "Preferences", figures | counts)
 
 
+def load_reference(path: Path, measured: Measured) -> GPT:
+    """Load the model from which a gain is measured; it must read the same tokens.
+
+    Raises:
+        CheckpointError: it cannot be loaded, has another tokenizer, or a shorter context.
+    """
+    reference = load_gpt(path, device=measured.device)
+    if fingerprint(Tokenizer.from_directory(path)) != fingerprint(measured.tokenizer):
+        raise CheckpointError(f"--reference: {path} has another tokenizer than {measured.checkpoint.path}")
+    if reference.config.block_size < measured.checkpoint.config.block_size:
+        raise CheckpointError(f"--reference: {path} has a shorter context than {measured.checkpoint.path}")
+    return reference
+
+
 def measure_mmlu(measured: Measured, folder: Path) -> Section:
     """Ask the questions of MMLU, by letter and by the text of the answer.
 
@@ -185,12 +199,10 @@ def measure_mmlu(measured: Measured, folder: Path) -> Section:
     """
     config = measured.config
     subjects = read_mmlu(folder, limit=config.limit)
+    num_examples = 5 if config.num_fewshot is None else config.num_fewshot
+    must_have_examples(subjects, num_examples)
     results = ask_mmlu(
-        measured.model,
-        measured.tokenizer,
-        subjects,
-        num_examples=5 if config.num_fewshot is None else config.num_fewshot,
-        batch_size=config.batch_size,
+        measured.model, measured.tokenizer, subjects, num_examples=num_examples, batch_size=config.batch_size
     )
     figures = mmlu_metrics(subjects, results)
     asked = [result for result in results if result.answers]
@@ -270,6 +282,7 @@ def measure_tasks(measured: Measured) -> Section:
         measured.model,
         measured.tokenizer,
         name=measured.checkpoint.name,
+        end_ids=measured.checkpoint.eos_token_ids,
         template=measured.template if settings.chat else None,
         batch_size=config.batch_size,
     )

@@ -110,6 +110,20 @@ def _read_items(path: Path, flag: str) -> tuple[Item, ...]:
     return tuple(items)
 
 
+def must_have_examples(subjects: Sequence[Subject], num_examples: int, flag: str = "--mmlu") -> None:
+    """Refuse to ask with fewer worked examples than are to stand before each question.
+
+    Raises:
+        DataError: naming the first subject that has too few.
+    """
+    for subject in subjects:
+        if len(subject.examples) < num_examples:
+            raise DataError(
+                f"{flag}: dev/{subject.name}_dev.csv has {len(subject.examples)} worked examples, and {num_examples} "
+                "are to stand before each question; add it, or give a smaller --num-fewshot"
+            )
+
+
 def letter_prompt(subject: Subject, item: Item, num_examples: int) -> str:
     """Return the prompt that asks for a letter."""
     head = f"The following are multiple choice questions (with answers) about {_spell(subject)}."

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from groundup import UsageError, parse
-from model.checkpoint import load_gpt
+from model.checkpoint import load_gpt, save_checkpoint
 from model.directory import CheckpointError
 from model.tokenizer import Tokenizer
+from tests.tiny import make_config, make_gpt
 from training.config.evaluate import EvaluateConfig, HarnessSettings
 from training.data.config import PrepareConfig
 from training.data.errors import DataError
@@ -105,6 +106,36 @@ def test_an_assistant_is_scored_on_preferences(tmp_path: Path, tiny_checkpoints:
     assert found["num_pairs"] == 1
 
 
+def test_a_reference_that_could_not_be_compared_with_is_refused(
+    tmp_path: Path, tiny_checkpoints: Path, evaluate: Any, tokenizer: Tokenizer
+) -> None:
+    question = {"instruction": "fox?", "input": ""}
+    (tmp_path / "answers.json").write_text(json.dumps([{**question, "output": "dog"}]))
+    (tmp_path / "pairs.json").write_text(json.dumps([{**question, "chosen": "dog", "rejected": "The lazy"}]))
+    with pytest.raises(
+        DataError, match=r"--reference: an assistant is compared on preferences, which .*answers.json does not hold"
+    ):
+        evaluate("tiny-chat", data=tmp_path / "answers.json", reference=tiny_checkpoints / "tiny-chat")
+    other = train_bpe(["The lazy dog " * 9], 270)
+    config = make_config("llama", vocab_size=other.vocab_size)
+    save_checkpoint(tmp_path / "other", make_gpt(config), other, model_card="# Other\n")
+    with pytest.raises(CheckpointError, match=r"--reference: .*other has another tokenizer"):
+        evaluate("tiny-chat", data=tmp_path / "pairs.json", reference=tmp_path / "other")
+    short = make_gpt(make_config("llama", vocab_size=tokenizer.vocab_size, block_size=8))
+    save_checkpoint(tmp_path / "short", short, tokenizer, model_card="# Short\n")
+    with pytest.raises(CheckpointError, match=r"--reference: .*short has a shorter context"):
+        evaluate("tiny-chat", data=tmp_path / "pairs.json", reference=tmp_path / "short")
+
+
+def test_worked_examples_that_are_not_there_are_missed(tmp_path: Path, evaluate: Any) -> None:
+    for split, rows in (("test", 3), ("dev", 2)):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / f"high_seas_{split}.csv").write_text("Ship?,a,b,c,d,A\n" * rows)
+    assert evaluate("tiny-base", mmlu=tmp_path, num_fewshot=2)["mmlu"]["num_questions"] == 3
+    with pytest.raises(DataError, match=r"--mmlu: dev/high_seas_dev.csv has 2 worked examples, and 5 are to stand"):
+        evaluate("tiny-base", mmlu=tmp_path)
+
+
 def test_a_classifier_is_scored_on_its_labels_only(tmp_path: Path, tiny_checkpoints: Path, evaluate: Any) -> None:
     labels = json.loads((tiny_checkpoints / "tiny-spam" / "config.json").read_text())["label2id"]
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"a {label} text,{label}\n" for label in labels))
@@ -132,6 +163,7 @@ def test_everything_asked_for_stands_in_one_report(tmp_path: Path, evaluate: Any
         choices=(tmp_path / "boats.jsonl",),
         last_word=tmp_path / "words.jsonl",
         mmlu=tmp_path,
+        num_fewshot=0,
         limit=2,
         out=tmp_path / "out",
     )
@@ -169,6 +201,8 @@ def test_tasks_of_the_harness_stand_in_the_report(tmp_path: Path, evaluate: Any)
         ([], "--data: required, or one of --mmlu"),
         (["--reference", "b"], "--data: required"),
         (["--mmlu", "m", "--reference", "b"], "--reference: needs --data"),
+        (["--choices", "c.jsonl", "--num-fewshot", "5"], "--num-fewshot: only --mmlu and --harness.tasks"),
+        (["--data", "d.txt", "--harness.chat"], "--harness.tasks: required for the other settings"),
         (["--harness.tasks", "piqa", "--harness.files", "arc=x"], "--harness.files: arc is none of --harness.tasks"),
     ],
 )

@@ -13,9 +13,10 @@ from model.checkpoint import load_gpt, save_checkpoint
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
 from training.data.errors import DataError
+from training.decode import greedy_answers
 from training.evaluation.choices import choice_metrics, choose, read_choices
 from training.evaluation.continuations import encode_pair, score_pairs
-from training.evaluation.harness import GroundupLM, run_tasks
+from training.evaluation.harness import GroundupLM, _numbers, run_tasks
 from training.evaluation.last_word import last_word_metrics, read_passages
 from training.evaluation.mmlu import ask_mmlu, mmlu_metrics, read_mmlu
 
@@ -126,6 +127,24 @@ def test_answers_equal_those_of_transformers(ours: GroundupLM, peer: HFLM) -> No
     assert ours.generate_until(requests("generate_until", asked)) == peer.generate_until(
         requests("generate_until", asked)
     )
+
+
+def test_every_end_token_of_a_checkpoint_ends_an_answer_as_on_transformers(
+    tmp_path: Path, ours: GroundupLM, tokenizer: Tokenizer
+) -> None:
+    prompt = tokenizer.encode("The quick brown fox")
+    (ids,) = greedy_answers(ours.model, [prompt], end_ids=[], max_tokens=8)
+    ends = [tokenizer.eos_id, ids[2]]
+    save_checkpoint(tmp_path / "base", ours.model, tokenizer, eos_token_ids=ends, model_card="# Random\n")
+    peer = HFLM(pretrained=str(tmp_path / "base"), device="cpu", dtype="float32")
+    lm = GroundupLM(ours.model, tokenizer, end_ids=ends)
+    asked = requests("generate_until", [("The quick brown fox", {"until": ["\n\n"], "max_gen_toks": 8})])
+    assert lm.generate_until(asked) == peer.generate_until(asked) == [tokenizer.decode(ids[:3])]
+
+
+def test_each_filter_of_answers_has_its_figures_with_an_interval() -> None:
+    values = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.1, "acc,none": 1.0, "acc_stderr,none": 0.0}
+    assert _numbers(values) == {"exact_match_strict": 0.5, "exact_match_strict_stderr": 0.1, "acc": 1, "acc_stderr": 0}
 
 
 def test_local_tasks_measure_what_they_measure_on_transformers(tmp_path: Path, ours: GroundupLM, peer: HFLM) -> None:
