@@ -55,12 +55,13 @@ def run(config: ChainConfig) -> None:
 
 
 def check_inputs(stages: Sequence[Stage]) -> None:
-    """See to it that every stage will find what it reads, be it made by a stage before it.
+    """See to it that every stage will find what it reads, be it made by a stage before it, and reads what is newest.
 
     Raises:
-        ValueError: naming the first thing that nobody makes.
+        ValueError: naming the first thing that nobody makes, or that was made of something which is now made anew.
     """
     made: list[Path] = []
+    new: list[Path] = []
     for stage in stages:
         settings = stage.config()
         named = {name: getattr(settings, name, None) for name in INPUTS}
@@ -68,7 +69,20 @@ def check_inputs(stages: Sequence[Stage]) -> None:
         for flag, path in [*paths, *(("serve", Path(path)) for path in stage.serve)]:
             if not path.exists() and not any(path.is_relative_to(out) for out in made):
                 raise ValueError(f"{stage}: {flag}: {path} does not exist, and no stage before makes it")
-        made += [out for out in (getattr(settings, "out", None),) if out is not None]
+        out = getattr(settings, "out", None)
+        if out is None:
+            continue
+        if out in made:
+            raise ValueError(f"{stage}: --out: {out} is made by a stage before it; give it a place of its own")
+        made.append(out)
+        reads_new = [path for _, path in paths if any(path.is_relative_to(place) for place in new)]
+        if isinstance(settings, RunConfig) and out.exists() and reads_new:
+            raise ValueError(
+                f"{stage}: --out: {out} was made of an earlier {reads_new[0]}, which is to be made anew; remove it, so "
+                "that it is made anew, too"
+            )
+        if not out.exists():
+            new.append(out)
 
 
 def name_of(stage: Stage) -> str:

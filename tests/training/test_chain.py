@@ -71,6 +71,25 @@ def test_what_no_stage_makes_must_be_there(tmp_path: Path) -> None:
         run(chain({**assistant, "data": str(text)}))
 
 
+def test_what_is_finished_is_not_kept_when_what_it_was_made_of_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "a.json").write_text(json.dumps(RECORDS))
+    base = {"verb": "pretrain", "data": [str(tmp_path / "a.txt")], "out": str(tmp_path / "base")}
+    assistant = {"verb": "instruct", "data": str(tmp_path / "a.json"), "base": str(tmp_path / "base")}
+    assistant["out"] = str(tmp_path / "assistant")
+    (tmp_path / "assistant").mkdir()
+    with pytest.raises(ValueError, match=r"stage 2 \(instruct\): --out: .*assistant was made of an earlier .*base"):
+        run(chain(base, assistant))
+    assert not (tmp_path / "base").exists()
+
+
+def test_two_stages_do_not_share_a_place(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    base = {"verb": "pretrain", "data": [str(tmp_path / "a.txt")], "out": str(tmp_path / "base")}
+    with pytest.raises(ValueError, match=r"stage 2 \(pretrain\): --out: .*base is made by a stage before it"):
+        run(chain(base, {**base, "steps": 3}))
+
+
 def test_an_error_of_a_stage_names_the_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_text("[]")
     (tmp_path / "base").mkdir()
