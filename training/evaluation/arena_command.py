@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from training.config.arena import ArenaConfig
 from training.evaluation.arena import Duel, Standing, islands, rank, win_rates
-from training.evaluation.report import Picture, Report, Section, Table
+from training.evaluation.report import Picture, Report, Section, Table, check_place
 from training.evaluation.votes import read_duels
 
 logger = logging.getLogger(__name__)
@@ -18,15 +18,21 @@ def run(config: ArenaConfig) -> None:
 
     Raises:
         DataError: the votes cannot be used.
-        ReportError: the report cannot be written.
+        ReportError: the report cannot be written where it should go.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if config.out is not None:
+        check_place(config.out)
     duels, unused = read_duels(config.votes)
     standings = rank(
         duels, k_factor=config.k_factor, prior=config.prior, num_resamples=config.resamples, seed=config.seed
     )
     report = describe(config, duels, unused, standings)
     sys.stdout.write(report.sections[0].tables[0].markdown() + "\n")
+    for reason, count in unused.items():
+        logger.warning("%d votes are not used: %s", count, reason)
+    if caveat := caveat_of(duels):
+        logger.warning("%s", caveat)
     if config.out is not None:
         report.write(config.out)
         logger.info("wrote %s", config.out / "report.md")
@@ -71,7 +77,10 @@ def describe(config: ArenaConfig, duels: Sequence[Duel], unused: Counter[str], s
             draw_grid(names, win_rates(duels, names), title="Row wins against column (a tie is half a win)"),
         ),
     ]
-    section = Section("arena", "Ranking", figures, _caveat(duels), [Table("Best first.", head, rows)], pictures)
+    caveat = caveat_of(duels)
+    section = Section(
+        "arena", "Ranking", figures, caveat and f"**{caveat}**", [Table("Best first.", head, rows)], pictures
+    )
     about: dict[str, float | int | str] = {
         "votes": str(config.votes),
         "scale": "400 points more are odds of ten to one; the mean is 1000",
@@ -82,9 +91,10 @@ def describe(config: ArenaConfig, duels: Sequence[Duel], unused: Counter[str], s
     return Report(f"Arena: {config.votes.name}", about, [section])
 
 
-def _caveat(duels: Sequence[Duel]) -> str:
+def caveat_of(duels: Sequence[Duel]) -> str:
+    """Say between which models ratings do not compare; empty where all do."""
     groups = islands(duels)
     if len(groups) == 1:
         return ""
     listed = "; ".join(", ".join(sorted(group)) for group in groups)
-    return f"**Ratings do not compare between these groups, which never met: {listed}.**"
+    return f"Ratings do not compare between these groups, which never met: {listed}."

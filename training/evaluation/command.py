@@ -20,7 +20,7 @@ from training.evaluation.measures import (
     measure_tasks,
     measure_text,
 )
-from training.evaluation.report import Report, Section, Value
+from training.evaluation.report import Report, Section, Value, check_place
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,11 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         CheckpointError: the checkpoint cannot be read, or is not of the kind that a measure needs.
         DataError: the data cannot be used with it.
-        ReportError: the report cannot be written.
+        ReportError: the report cannot be written where it should go.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if config.out is not None:
+        check_place(config.out)
     checkpoint = read_checkpoint(config.checkpoint)
     check_kind(config, checkpoint)
     measured = Measured(config, checkpoint, Tokenizer.from_directory(checkpoint.path))

@@ -23,7 +23,7 @@ from training.evaluation.judge import (
     read_grade,
     read_verdict,
 )
-from training.evaluation.report import Picture, Report, Section, Table, Value
+from training.evaluation.report import Picture, Report, Section, Table, Value, check_place
 from training.evaluation.saved_answers import SavedAnswer, read_saved_answers
 
 logger = logging.getLogger(__name__)
@@ -38,9 +38,10 @@ def run(config: JudgeConfig) -> None:
     Raises:
         DataError: the answers cannot be used.
         JudgeError: the judge cannot be asked, or gives no verdict at all.
-        ReportError: the report cannot be written.
+        ReportError: the report cannot be written where it should go.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    check_place(config.out)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each question otherwise
     responses = read_saved_answers(config.responses)[: config.limit]
     rivals = read_saved_answers(config.against, "--against") if config.against else None

@@ -5,10 +5,13 @@ It knows numbers and names, not what they mean.
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from model.directory import CONFIG_FILE
 
 Value = float | int | str
 Figures = Mapping[str, Value]
@@ -136,6 +139,21 @@ class Report:
                 (folder / name).write_bytes(content)
         except OSError as error:
             raise ReportError(f"--out: {folder} cannot be written: {error.strerror}") from None
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place for a report before anything is measured for it; nothing is made yet.
+
+    Raises:
+        ReportError: nothing can be written there, or it is a checkpoint, whose answers would be replaced.
+    """
+    if (folder / CONFIG_FILE).exists():
+        raise ReportError(f"--out: {folder} holds a checkpoint; give the report a folder of its own")
+    nearest = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ReportError(f"--out: {nearest} is a file; give a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ReportError(f"--out: {folder} cannot be written: no right to write in {nearest}")
 
 
 def figure_table(figures: Figures) -> str:

@@ -24,8 +24,12 @@ def test_votes_become_a_ranking_with_tables_and_pictures(tmp_path: Path, capsys:
         assert name in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_groups_that_never_met_are_named(tmp_path: Path) -> None:
+def test_groups_that_never_met_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     votes = tmp_path / "votes.jsonl"
-    votes.write_text('["a", "b"]\n["c", "d"]\n')
+    votes.write_text('["a", "b"]\n["c", "d"]\n["a", "a"]\n')
+    run(ArenaConfig(votes=votes, resamples=10))  # with a report or without
+    assert "which never met: a, b; c, d" in caplog.text
+    assert "1 votes are not used: both answers are the same model's" in caplog.text
     run(ArenaConfig(votes=votes, out=tmp_path / "out", resamples=10))
     assert "which never met: a, b; c, d" in (tmp_path / "out" / "report.md").read_text()

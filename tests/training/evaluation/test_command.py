@@ -16,6 +16,7 @@ from training.data.errors import DataError
 from training.data.preparation import prepare
 from training.evaluation.command import run
 from training.evaluation.measures import open_tokens
+from training.evaluation.report import ReportError
 from training.evaluation.saved_answers import read_saved_answers
 from training.evaluation.text import text_metrics
 from training.vocabulary import train_bpe
@@ -223,3 +224,8 @@ def test_measures_of_language_models_refuse_a_classifier(tmp_path: Path, evaluat
         evaluate("tiny-spam", last_word=tmp_path / "a.jsonl")
     with pytest.raises(CheckpointError, match=r"--harness.chat: .*has no chat template"):
         evaluate("tiny-base", harness=HarnessSettings(tasks=("x",), chat=True))
+
+
+def test_a_report_does_not_replace_the_answers_of_a_checkpoint(tiny_checkpoints: Path, evaluate: Any) -> None:
+    with pytest.raises(ReportError, match=r"--out: .*tiny-chat holds a checkpoint"):
+        evaluate("tiny-chat", data=Path("not read yet"), out=tiny_checkpoints / "tiny-chat")

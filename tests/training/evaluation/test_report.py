@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.evaluation.report import Picture, Report, ReportError, Section, Table
+from training.evaluation.report import Picture, Report, ReportError, Section, Table, check_place
 
 SECTION = Section(
     "answers",
@@ -43,3 +43,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match=r"--out: .*file cannot be written"):
         REPORT.write(tmp_path / "file")
+
+
+def test_a_place_that_cannot_take_a_report_is_refused_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_place(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match=r"--out: .*file is a file; give a folder"):
+        check_place(tmp_path / "file" / "folder")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"--out: .*model holds a checkpoint; give the report a folder of its own"):
+        check_place(tmp_path / "model")
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # root may write anywhere
+    with pytest.raises(ReportError, match=r"--out: .*new cannot be written: no right to write in"):
+        check_place(tmp_path / "new")
