@@ -42,7 +42,8 @@ def run(config: JudgeConfig) -> None:
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     check_place(config.out)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each question otherwise
+    for client in ("httpx", "httpx2"):  # older and newer releases of openai ask through them
+        logging.getLogger(client).setLevel(logging.WARNING)  # one line for each question otherwise
     responses = read_saved_answers(config.responses)[: config.limit]
     rivals = read_saved_answers(config.against, "--against") if config.against else None
     judge = Judge(

@@ -34,7 +34,11 @@ def part(prompt: str, tag: str) -> str:
     return prompt.split(f"<{tag}>\n")[1].split(f"\n</{tag}>")[0]
 
 
-def test_answers_get_grades_and_those_without_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_get_grades_and_those_without_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     def reply(prompt: str) -> str:
         answer = part(prompt, "answer")
         return "I cannot say" if answer == "bye" else "100" if answer == part(prompt, "reference") else "Grade: 20"
@@ -43,6 +47,7 @@ def test_answers_get_grades_and_those_without_are_counted(tmp_path: Path, capsys
     with stub_judge(reply) as stub:
         run(JudgeConfig(responses=path, out=tmp_path / "out", model="stub", base_url=stub.url))
     figures = json.loads(capsys.readouterr().out)
+    assert [record.name for record in caplog.records] == ["training.evaluation.judge_command"]  # where the report is
     assert figures["grades"]["mean_grade"] == 60
     assert (figures["grades"]["num_graded"], figures["grades"]["num_without_grade"]) == (2, 1)
     assert figures["answers"]["exact_match"] == pytest.approx(1 / 3)
