@@ -204,13 +204,8 @@ def test(
     model: GPTClassifier, split: Split, labels: Sequence[str], tokenizer: Tokenizer, config: ClassifyConfig
 ) -> tuple[LabelMeasures, list[str]]:
     """Let a classifier label the test part; return what it said, and in words what of the texts was not read."""
-    max_length = longest(model.config, config)
-    texts = TextBatches(split.test, labels, tokenizer, max_length=max_length, cut=config.cut)
-    kept = "first" if config.cut == "end" else "last"
-    cuts = (
-        [f"Of {texts.num_cut:,} test texts only the {kept} {max_length:,} tokens were read."] if texts.num_cut else []
-    )
-    return measure(model, texts, labels, is_multi_label=config.multi_label), cuts
+    texts = TextBatches(split.test, labels, tokenizer, max_length=longest(model.config, config), cut=config.cut)
+    return measure(model, texts, labels, is_multi_label=config.multi_label), texts.notes
 
 
 def say_baselines(split: Split, labels: Sequence[str]) -> dict[str, Marks]:

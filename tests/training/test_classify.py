@@ -59,6 +59,20 @@ def test_texts_become_a_classifier_that_transformers_loads(data: Path, family: s
     assert "TF-IDF + logistic regression" in card
 
 
+def test_a_classifier_is_evaluated_as_it_read_in_training(data: Path) -> None:
+    held_out = data.with_name("held-out.tsv")
+    rows = [f"win prize number {i} now, said {i}\tspam\nthen see you at {i} or so\tham\n" for i in range(100, 120)]
+    held_out.write_text("text\tlabel\n" + "".join(rows))
+    config = make_run(data, test_data=held_out, cut="start", max_length=6)
+    run(config)
+    told = json.loads((config.out / "report.json").read_text())
+    assert told["notes"][-1] == "Of 40 texts only the last 6 tokens were read."
+    assert groundup.main(["evaluate", str(config.out), "--data", str(held_out), "--out", str(data.with_name("r"))]) == 0
+    again = json.loads((data.with_name("r") / "report.json").read_text())
+    assert again["sections"]["labels"]["figures"]["log_loss"] == pytest.approx(told["log_loss"], rel=1e-6)
+    assert "only the last 6 tokens were read" in (data.with_name("r") / "report.md").read_text()
+
+
 def test_validation_texts_need_not_have_every_class_that_is_weighed(data: Path) -> None:
     valid = data.with_name("valid.tsv")
     valid.write_text("text\tlabel\n" + "".join(f"until {i} then\tham\n" for i in range(4)))

@@ -57,8 +57,8 @@ class EvaluateConfig(BaseSettings):
     """Classifier of several labels a text: what stands between them in a table."""
     label_names: LabelNames = ()
     """Classifier: its own names for labels of the file, such as `0=negative` and `1=positive`."""
-    cut: Literal["end", "start"] = "end"
-    """Classifier: what a text loses that is longer than the context."""
+    cut: Literal["end", "start"] | None = None
+    """Classifier: what a text loses that is too long; left out: as in its training, else its end."""
     batch_size: PositiveInt = 32
     """Rows evaluated together."""
     limit: PositiveInt | None = None

@@ -44,6 +44,7 @@ class TextBatches:
         encoded = [tokenizer.encode(example.text) or [tokenizer.eos_id] for example in examples]
         self.num_cut = sum(len(ids) > max_length for ids in encoded)
         self.ids = [ids[:max_length] if cut == "end" else ids[-max_length:] for ids in encoded]
+        self._seen = f"{'first' if cut == 'end' else 'last'} {max_length:,} tokens"
         self.pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         self._targets = torch.from_numpy(self.marks.astype(np.float32) if is_multi_label else self.marks.argmax(1))
         self._weights = None
@@ -52,6 +53,11 @@ class TextBatches:
             self._weights = torch.where(self._targets > 0, yes, no)
         elif is_weighted:
             self._weights = torch.tensor(class_weights(examples, labels))[self._targets]
+
+    @property
+    def notes(self) -> list[str]:
+        """Say in a sentence what of the texts is not read, if anything is."""
+        return [f"Of {self.num_cut:,} texts only the {self._seen} were read."] if self.num_cut else []
 
     def shuffled(self, batch_size: int, seed: int) -> "ShuffledTexts":
         """Return the batches to train on, one for each step."""

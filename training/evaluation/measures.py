@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -42,6 +42,7 @@ from training.evaluation.preferences import preference_metrics
 from training.evaluation.report import Picture, Section, Table, Value
 from training.evaluation.text import loss_metrics, text_metrics, token_metrics
 from training.responses import RESPONSES_FILE, Response, respond, to_jsonl
+from training.run_folder import read_settings
 
 if TYPE_CHECKING:
     from training.evaluation.harness import GroundupLM
@@ -99,17 +100,27 @@ def measure_labels(measured: Measured, path: Path) -> Section:
     separator = config.label_separator if checkpoint.is_multi_label else None
     columns = Columns(config.text_column, config.label_column, separator, renaming(config.label_names))
     examples = read_examples(path, columns)[: config.limit]
-    context = checkpoint.config.block_size
-    texts = TextBatches(examples, checkpoint.labels, measured.tokenizer, max_length=context, cut=config.cut)
+    max_length, cut = reading_of(checkpoint, config)
+    texts = TextBatches(examples, checkpoint.labels, measured.tokenizer, max_length=max_length, cut=cut)
     model = load_classifier(checkpoint.path, device=measured.device)
     found = measure(
         model, texts, checkpoint.labels, is_multi_label=checkpoint.is_multi_label, batch_size=config.batch_size
     )
-    report = LabelReport(checkpoint.name, found, [example.text for example in examples])
+    report = LabelReport(checkpoint.name, found, [example.text for example in examples], notes=texts.notes)
     mistakes = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in report.mistakes())
     files = report.pictures() | {MISTAKES_FILE: mistakes.encode()} if config.out else {}
     text = report.sections().strip().replace("\n## ", "\n### ")
     return Section("labels", "Labels", found.metrics(), text, files=files, details=report.to_json())
+
+
+def reading_of(checkpoint: Checkpoint, config: EvaluateConfig) -> tuple[int, Literal["end", "start"]]:
+    """Return how many tokens of a text a classifier reads and what longer ones lose: as in training, if it says so."""
+    trained = read_settings(checkpoint.path) or {}
+    context, asked = checkpoint.config.block_size, trained.get("max_length")
+    max_length = min(context, asked) if isinstance(asked, int) else context
+    if config.cut is not None:
+        return max_length, config.cut
+    return max_length, "start" if trained.get("cut") == "start" else "end"
 
 
 def measure_answers(measured: Measured, path: Path) -> Section:
