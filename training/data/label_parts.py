@@ -38,6 +38,10 @@ def load_split(config: ClassifyConfig) -> Split:
         read_examples(path, columns, flag=flag) if path is not None else []
         for path, flag in ((config.valid_data, "--valid-data"), (config.test_data, "--test-data"))
     )
+    in_use = label_names([*known, *valid, *test])
+    for old, new in renaming(config.label_names).items():
+        if new not in in_use:
+            raise DataError(f"--label-names: no text has the label {old!r}, which is to be called {new!r}")
     notes = [f"`{config.data.name}` has {len(known):,} texts ({class_sizes(known)})."]
     if config.deduplicate:
         known, valid = drop_repeats(config, known, valid, test, notes)

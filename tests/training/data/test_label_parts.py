@@ -81,6 +81,11 @@ def test_labels_get_the_names_they_are_given(data: Path) -> None:
     assert {example.label for example in split.train} == {"ham", "unwanted"}
 
 
+def test_a_name_for_a_label_that_no_text_has_is_refused(data: Path) -> None:
+    with pytest.raises(DataError, match=r"--label-names: no text has the label '1', which is to be called 'unwanted'"):
+        load_split(make_run(data, label_names=("1=unwanted",)))
+
+
 def test_duplicates_of_the_sms_collection_are_found(data_dir: Path) -> None:
     config = make_run(data_dir / "sms-spam" / "SMSSpamCollection", balance="undersample-all")
     split = load_split(config)
