@@ -4,7 +4,7 @@ Both are on Elo's scale: 400 points more are odds of ten to one. Confidence inte
 replacement. Files and reports are others' business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +71,15 @@ def rank(
     pairs = np.array([(number[duel.first], number[duel.second]) for duel in duels])
     outcomes = np.array([duel.outcome for duel in duels])
     rng = np.random.default_rng(seed)
-    draws = rng.integers(len(duels), size=(num_resamples, len(duels)))
     strengths = bradley_terry(win_counts(pairs, outcomes, len(models)), prior=prior)
+    draws = (rng.integers(len(duels), size=len(duels)) for _ in range(num_resamples))
     again = [bradley_terry(win_counts(pairs[draw], outcomes[draw], len(models)), prior=prior) for draw in draws]
     fitted = _ratings(strengths, np.array(again))
-    order = np.arange(len(duels))[None]
+    in_order = np.arange(len(duels))[:, None]
+    by_chance = (rng.integers(len(duels), size=num_resamples) for _ in duels)
     counted = _ratings(
-        elo(pairs, outcomes, order, len(models), k_factor)[0], elo(pairs, outcomes, draws, len(models), k_factor)
+        elo(pairs, outcomes, in_order, (1, len(models)), k_factor)[0],
+        elo(pairs, outcomes, by_chance, (num_resamples, len(models)), k_factor),
     )
     standings = []
     for place, model in enumerate(models):
@@ -123,12 +125,24 @@ def bradley_terry(wins: Values, *, prior: float = 0.01) -> Values:
 
 
 def elo(
-    pairs: NDArray[np.int64], outcomes: Values, orders: NDArray[np.int64], num_models: int, k_factor: float
+    pairs: NDArray[np.int64],
+    outcomes: Values,
+    orders: Iterable[NDArray[np.int64]],
+    shape: tuple[int, int],
+    k_factor: float,
 ) -> Values:
-    """Return the ratings (R, K) after counting votes one by one in each of several orders (R, N) (Elo 1978)."""
-    ratings = np.full((len(orders), num_models), MEAN_RATING)
-    rows = np.arange(len(orders))
-    for votes in orders.T:
+    """Return the ratings (R, K) after counting votes one by one, in several orders side by side (Elo 1978).
+
+    Args:
+        pairs: the two models of each vote (N, 2).
+        outcomes: of each vote (N,).
+        orders: which vote comes next in each of the orders, (R,) at a time.
+        shape: number of orders R and of models K.
+        k_factor: points for a win against all odds.
+    """
+    ratings = np.full(shape, MEAN_RATING)
+    rows = np.arange(len(ratings))
+    for votes in orders:
         first, second = pairs[votes].T
         expected = 1 / (1 + np.exp((ratings[rows, second] - ratings[rows, first]) / SCALE))
         gain = k_factor * (outcomes[votes] - expected)

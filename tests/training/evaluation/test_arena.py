@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -58,9 +59,9 @@ def test_a_model_that_always_wins_has_a_finite_rating() -> None:
 
 def test_elo_moves_by_what_was_not_expected() -> None:
     pairs = np.array([[0, 1], [0, 1], [1, 0]])
-    ratings = elo(pairs, np.array([1.0, 1.0, 0.5]), np.array([[0], [1]]), 2, 32)
+    ratings = elo(pairs, np.array([1.0, 1.0, 0.5]), np.array([[0, 1]]), (2, 2), 32)
     assert ratings[0] == pytest.approx([1016, 984])
-    (after,) = elo(pairs, np.array([1.0, 1.0, 0.5]), np.array([[0, 1, 2]]), 2, 32)
+    (after,) = elo(pairs, np.array([1.0, 1.0, 0.5]), np.array([[0], [1], [2]]), (1, 2), 32)
     second = 16 + 32 * (1 - 1 / (1 + 10 ** (-32 / 400)))
     third = second - 32 * (1 / (1 + 10 ** (-2 * second / 400)) - 0.5)
     assert after == pytest.approx([1000 + third, 1000 - third])
@@ -95,3 +96,12 @@ def test_models_that_never_met_are_told_apart() -> None:
     duels = [Duel("a", "b", 1), Duel("c", "d", 1)]
     assert islands(duels) == [{"a", "b"}, {"c", "d"}]
     assert islands([*duels, Duel("d", "a", 0)]) == [{"a", "b", "c", "d"}]
+
+
+def test_drawing_votes_again_takes_no_more_memory_with_every_draw() -> None:
+    duels = [Duel("a", "b", float(i % 3 > 0)) for i in range(5000)]
+    tracemalloc.start()
+    rank(duels, num_resamples=200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6  # all draws at once would be 8 MB
