@@ -39,3 +39,8 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {name} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def autocast(config: RunConfig) -> torch.autocast:
+    """Return what lets a run compute as precisely as its settings ask for, wherever it does."""
+    return torch.autocast(pick_device(config.device).type, torch.bfloat16, enabled=config.precision == "bf16")

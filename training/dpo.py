@@ -26,6 +26,7 @@ from training.data.instruction import counted, read_conversations
 from training.data.pairs import Pair, PreferenceBatches, fitting, render, split_pairs
 from training.data.preference import read_preferences, tally
 from training.data.splits import prompt_key, prompts
+from training.device import autocast
 from training.evaluation.preferences import loss_metrics
 from training.evaluation.text import Metrics
 from training.finetune import base_digest, load_base, prepare
@@ -79,7 +80,8 @@ def make(config: DpoConfig, folder: RunFolder) -> None:
     must_be_over(state)
     if World.current().is_first:
         held_out = PreferenceBatches(valid, tokenizer, reference["valid"]).in_order(config.batch_size)
-        metrics = loss_metrics(model, held_out, loss_of(config))
+        with autocast(config):  # as the reference was computed
+            metrics = loss_metrics(model, held_out, loss_of(config))
         card = describe(config, len(train), len(valid), metrics)
         save_run(config, model, tokenizer, card, log, state, **kept_as_is)
         logger.info(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model.gpt import GPT
 from training.config.run import RunConfig
 from training.data.pairs import PreferenceBatches
-from training.device import pick_device
+from training.device import autocast, pick_device
 from training.parallel import World
 from training.preference_loss import sequence_log_probs
 from training.progress import pause
@@ -54,7 +54,6 @@ def reference_log_probs(model: GPT, batches: PreferenceBatches, config: RunConfi
     The model computes where and as precisely as in training, without dropout, and is back on the CPU afterwards.
     """
     world, device = World.current(), pick_device(config.device)
-    half = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
     was_training = model.training
     model.to(device).eval()
     size = config.micro_batch_size or config.batch_size
@@ -63,7 +62,7 @@ def reference_log_probs(model: GPT, batches: PreferenceBatches, config: RunConfi
     for start in tqdm(mine, desc="reference", unit="batch", disable=not world.is_first, mininterval=pause()):
         items = order[start : start + size]
         batch = batches.collate(items)
-        with half:
+        with autocast(config):
             log_probs, _ = sequence_log_probs(
                 model, batch["idx"].flatten(0, 1).to(device), batch["targets"].flatten(0, 1).to(device)
             )

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.gpt import Block
 from training.config.run import RunConfig
-from training.device import pick_device
+from training.device import autocast, pick_device
 from training.parallel import World
 
 T = TypeVar("T")
@@ -42,20 +42,19 @@ class SharedModel:
         self.device = pick_device(config.device)
         self.original = model
         self.is_sharded = config.parallel == "fsdp" and self.world.size > 1
-        half = config.precision == "bf16"
         if self.is_sharded:
             model = copy.deepcopy(model)
             self.release()
         model.to(self.device)
         for parameter in model.parameters():
             self.world.share(parameter.detach())
-        self.calls = Calls(model, torch.autocast(self.device.type, torch.bfloat16, enabled=half))
+        self.calls = Calls(model, autocast(config))
         if config.recompute:
             recompute_blocks(model)
         if config.compile:
             compile_calls(self.calls, by_block=self.is_sharded)
         if self.is_sharded:
-            shard(self.calls, self.device, half=half)
+            shard(self.calls, self.device, half=config.precision == "bf16")
         self._copied = copied(self.calls) if self.world.size > 1 and not self.is_sharded else None
 
     @property

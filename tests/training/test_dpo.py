@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,15 @@ def test_the_reference_of_fresh_adapters_is_the_base_without_them(data: Path, to
     bare = reference_log_probs(model, PreferenceBatches(pairs, tokenizer), config)
     prepare(model, config)
     assert torch.equal(reference_log_probs(model, PreferenceBatches(pairs, tokenizer), config), bare)
+
+
+def test_a_model_that_has_not_moved_has_gained_nothing_in_half_precision_too(
+    data: Path, tiny_checkpoints: Path
+) -> None:
+    config = make_run(data, tiny_checkpoints / "tiny-chat", precision="bf16", steps=1, optim={"lr": 1e-30})
+    run(config)
+    card = (config.out / "README.md").read_text()
+    assert re.search(r"^\| Margin between them \| -?0(\.0*)? \|$", card, re.MULTILINE)
 
 
 def test_the_reference_does_not_depend_on_batches_or_dropout(data: Path, tokenizer: Tokenizer) -> None:
