@@ -15,6 +15,9 @@ class DemoConfig(BaseSettings):
 
     full: bool = False
     """Train the better models, for up to an hour, instead of the quick ones in under five minutes."""
+    lora_rank: PositiveInt | None = None
+    """Finetune the assistant by adapters of this rank, the base model's weights staying as they are; left out: all of
+    them train."""
     out: Path = Path("runs/demo")
     """Directory that receives the three checkpoints."""
     overwrite: bool = False

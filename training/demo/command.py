@@ -4,6 +4,7 @@ It chooses sizes and data and calls the same recipes as any other run; what the 
 `demo_results`. One seed fixes everything.
 """
 
+import copy
 import itertools
 import logging
 import random
@@ -17,12 +18,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from model.checkpoint import load_gpt
+from model.classifier import GPTClassifier
+from model.gpt import GPT
+from model.lora import has_lora, merge_lora
 from training.card import Card, save_run
 from training.chat_tools import chat_tools
 from training.classify import build_classifier, classify
 from training.config.classify import ClassifyConfig
 from training.config.demo import DemoConfig
+from training.config.finetune import LoRASettings
 from training.config.instruct import InstructConfig
 from training.config.pretrain import PretrainConfig
 from training.config.run import RunConfig
@@ -36,6 +40,7 @@ from training.demo import spam, stories, tasks
 from training.demo.conversations import conversations
 from training.demo.results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.device import set_up_torch
+from training.finetune import load_base, prepare
 from training.instruct import instruct
 from training.pretrain import build_model, pretrain
 from training.progress import show_messages
@@ -52,7 +57,7 @@ BASE, CHAT, SPAM = "groundup-base", "groundup-chat", "groundup-spam"
 TEST_SEED = 1
 """Fixes the test sets, whatever the seed of a run."""
 
-M = TypeVar("M", bound=torch.nn.Module)
+M = TypeVar("M", GPT, GPTClassifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ class Demo:
         held_out = covering_batches(ids[1], block_size=block_size, batch_size=settings.batch_size, stride=block_size)
         with MetricsLog(folder.metrics) as log:
             state = whole(pretrain(model, windows, held_out, self.tokenizer, settings, log=log))
-        results = measure_text(rounded(model), self.tokenizer, self.documents, held_out_stories(self.documents))
+        results = measure_text(as_saved(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",
             data=f"{len(train):,} generated texts (`training/demo/stories.py`): stories, word drills, sentences.",
@@ -179,20 +184,22 @@ class Demo:
         """Finetune the base model on conversations, and count exact answers on what was held out."""
         settings = InstructConfig(
             **self._common(CHAT, self.size.chat_steps),
+            lora=LoRASettings(rank=self.config.lora_rank),
             data=Path("training/demo/conversations.py"),
             base=self.config.out / BASE,
             batch_size=48,
         )
         set_up_torch(settings)
         tokenizer, template, _ = chat_tools(settings)
-        model = load_gpt(settings.base)
+        model = load_base(settings.base, settings)
+        adapter = prepare(model, settings)
         train, valid = (
             ConversationBatches(part, template, tokenizer, block_size=model.config.block_size)
             for part in (self.conversations[500:], self.conversations[:500])
         )
         with MetricsLog(folder.metrics) as log:
             state = whole(instruct(model, train, valid, settings, log=log))
-        results = measure_answers(rounded(model), template, tokenizer, self.size.test_items, TEST_SEED)
+        results = measure_answers(as_saved(model), template, tokenizer, self.size.test_items, TEST_SEED)
         card = Card(
             summary="A small assistant: it changes, spells and compares words and numbers, and tells short stories.",
             data=f"{len(train.kept):,} generated conversations (`training/demo/conversations.py`). One word in four "
@@ -200,9 +207,12 @@ class Demo:
             metrics=results.summary,
             reproduce=self._command(),
             notes=f"## Held-out answers\n\n{results.markdown()}\n\n"
-            f"## Samples\n\nGreedy, unselected:\n\n{sample_answers(model, template, tokenizer)}",
+            f"## Samples\n\nGreedy, unselected:\n\n{sample_answers(as_saved(model), template, tokenizer)}",
         )
-        save_run(settings, model, tokenizer, card, log, state, chat_template=template.source, dtype=torch.bfloat16)
+        saving: dict[str, Any] = {"chat_template": template.source, "dtype": torch.bfloat16}
+        if adapter is not None:
+            saving["adapter"] = adapter
+        save_run(settings, model, tokenizer, card, log, state, **saving)
         return results
 
     def make_spam(self, folder: RunFolder) -> Results:
@@ -221,7 +231,7 @@ class Demo:
         model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
         with MetricsLog(folder.metrics) as log:
             state = whole(classify(model, split, labels, self.tokenizer, settings, log=log))
-        results = measure_labels(rounded(model), split, labels, self.tokenizer)
+        results = measure_labels(as_saved(model), split, labels, self.tokenizer)
         card = Card(
             summary="Tells spam from ham.",
             data=f"{len(split.train):,} generated messages (`training/demo/spam.py`); tested on clauses and words "
@@ -254,10 +264,11 @@ class Demo:
     def _command(self) -> str:
         config = self.config
         full = " --full" if config.full else ""
+        lora = f" --lora-rank {config.lora_rank}" if config.lora_rank else ""
         threads = (
             f" --num-threads {config.num_threads}" if config.num_threads else ""
         )  # sums depend on how they are cut
-        return f"groundup train-demo{full} --seed {config.seed}{threads} --out {config.out} --overwrite"
+        return f"groundup train-demo{full}{lora} --seed {config.seed}{threads} --out {config.out} --overwrite"
 
 
 def whole(state: TrainerState) -> TrainerState:
@@ -280,8 +291,11 @@ def held_out_stories(training: list[str], count: int = 400) -> list[str]:
 
 
 @torch.no_grad()
-def rounded(model: M) -> M:
-    """Round the weights as the checkpoint will hold them, so that what is measured is what is saved."""
+def as_saved(model: M) -> M:
+    """Return the model that the checkpoint will hold: adapters merged, weights rounded; so that this is measured."""
+    model = copy.deepcopy(model)
+    if has_lora(model):
+        merge_lora(model)
     for parameter in model.parameters():
         parameter.copy_(parameter.bfloat16())
     return model

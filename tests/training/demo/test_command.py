@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from model.directory import read_checkpoint
+from model.checkpoint import ADAPTER_FOLDER, load_gpt
+from model.directory import is_adapter, read_checkpoint
 from training.config.demo import DemoConfig
 from training.config.shape import ModelShape
 from training.demo.command import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
@@ -56,3 +58,13 @@ def test_a_stopped_run_stops_the_demo() -> None:
     assert whole(TrainerState(step=10)).step == 10
     with pytest.raises(KeyboardInterrupt):
         whole(TrainerState(step=10, is_stopped=True))
+
+
+@pytest.mark.slow
+def test_the_assistant_may_be_the_base_with_an_adapter(tmp_path: Path) -> None:
+    make(DemoConfig(out=tmp_path, num_threads=1, lora_rank=2), TINY)
+    assert is_adapter(tmp_path / CHAT / ADAPTER_FOLDER)
+    assert "--lora-rank 2" in (tmp_path / CHAT / "README.md").read_text()
+    base, chat = (load_gpt(tmp_path / name) for name in (BASE, CHAT))
+    assert torch.equal(base.wte.weight, chat.wte.weight)
+    assert not torch.equal(base.h[0].attn.qkv.weight, chat.h[0].attn.qkv.weight)
