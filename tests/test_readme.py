@@ -153,6 +153,8 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
         verb, arguments = groundup.split_verb(command[1:])
         if verb in ("pretrain", "instruct", "dpo", "classify"):
             arguments += shrink
+        if verb == "classify" and "--base" not in arguments:
+            arguments += ["--warmup-lm-steps", "3"]
         if verb == "serve":
             checkpoints = [str(tmp_path / name) for name in arguments[: arguments.index("--port")]]
             with run_program("-m", "groundup", "serve", *checkpoints, "--port", "0", log=tmp_path / "log") as server:
