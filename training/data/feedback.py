@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.data.errors import DataError
-from training.data.records import read_records
 
 THUMBS = ("up", "down")
 CHOICES = ("first", "second", "tie", "neither")
@@ -77,16 +76,6 @@ class Choice(BaseModel):
     messages: tuple[Message, ...]
     chosen: str
     rejected: str
-
-
-def read_votes(path: Path, flag: str = "--data") -> list[tuple[int, Vote]]:
-    """Return the votes of a file that hold, each with the number of its line; of those with one id the last.
-
-    Raises:
-        DataError: the file cannot be read, or a line is no vote.
-    """
-    votes = parse_votes(path, read_records(path, flag), flag)
-    return [item for item, is_last in zip(votes, _is_last(votes), strict=True) if is_last]
 
 
 def parse_votes(path: Path, records: Sequence[Any], flag: str = "--data") -> list[tuple[int, Vote]]:

@@ -17,12 +17,10 @@ from model.tokenizer import Tokenizer
 from training.cross_entropy import IGNORE_INDEX
 from training.data.batches import InOrder, share
 from training.data.errors import DataError
+from training.data.instruction import counted
 from training.data.order import LengthGroupedOrder
 from training.data.preference import Preference
 from training.loss import Batch
-
-NUM_SHOWN = 5
-"""Record numbers that a message names before it stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,9 @@ def fitting(pairs: Sequence[Pair], block_size: int, *, flag: str = "--data") -> 
     if not others:
         return fit, ""
     longest = max(others, key=lambda pair: pair.num_tokens)
-    shown = ", ".join(str(pair.record) for pair in others[:NUM_SHOWN]) + (", ..." if len(others) > NUM_SHOWN else "")
+    count, shown = counted([pair.record for pair in others])
     return fit, (
-        f"left out {len(others)} of {len(pairs)} pairs, longer than the context of {block_size} tokens: records "
+        f"left out {count} of {len(pairs)} pairs, longer than the context of {block_size} tokens: records "
         f"{shown}; the longest, record {longest.record}, has {longest.num_tokens}"
     )
 

@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -6,7 +5,7 @@ from typing import Any
 import pytest
 
 from training.data.errors import DataError
-from training.data.feedback import Vote, choices, read_votes
+from training.data.feedback import Vote, choices, parse_votes
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "feedback.md"
 
@@ -75,11 +74,9 @@ def test_thumbs_that_disagree_on_one_answer_go_with_the_many() -> None:
     assert pairs(vote("a", "up", "x"), vote("b", "down", "x"))[1] == {"thumbs up and down on the same answer": 2}
 
 
-def test_a_later_line_with_the_same_id_replaces_the_vote(tmp_path: Path) -> None:
+def test_a_later_line_with_the_same_id_replaces_the_vote() -> None:
     records = [vote("a", "first", "x", "y"), vote("b", "up", "x"), vote("a", "second", "x", "y")]
     assert pairs(records[0], records[2]) == ([(2, "y", "x")], {"changed by a later vote": 1})
-    (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, records)))
-    assert [(number, each.vote) for number, each in read_votes(tmp_path / "votes.jsonl")] == [(2, "up"), (3, "second")]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +91,9 @@ def test_a_later_line_with_the_same_id_replaces_the_vote(tmp_path: Path) -> None
         ({"stars": 5}, "stars: "),
     ],
 )
-def test_a_record_that_is_no_vote_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    (tmp_path / "votes.jsonl").write_text(json.dumps(vote("a", "up", "x") | changes))
+def test_a_record_that_is_no_vote_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_votes(tmp_path / "votes.jsonl")
+        parse_votes(Path("votes.jsonl"), [vote("a", "up", "x") | changes])
 
 
 def test_the_examples_of_the_document_are_votes() -> None:

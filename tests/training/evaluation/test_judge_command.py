@@ -8,7 +8,8 @@ import pytest
 from tests.stub_judge import stub_judge
 from training.config.judge import JudgeConfig
 from training.data.errors import DataError
-from training.data.feedback import read_votes
+from training.data.feedback import parse_votes
+from training.data.records import read_records
 from training.evaluation.judge import JudgeError
 from training.evaluation.judge_command import run
 from training.evaluation.votes import read_duels
@@ -81,7 +82,7 @@ def test_pairs_are_judged_both_ways_round(tmp_path: Path, capsys: pytest.Capture
     assert found["same_verdict_both_ways"] == pytest.approx(2 / 3)
     assert found["verdicts_for_the_first_place"] == pytest.approx(4 / 6)
     votes = tmp_path / "out" / "votes.jsonl"
-    assert len(read_votes(votes)) == 6
+    assert len(parse_votes(votes, read_records(votes))) == 6
     duels, unused = read_duels(votes)
     assert len(duels) == 6
     assert not unused
