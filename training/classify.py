@@ -184,7 +184,7 @@ def classify(
             "cut %d of %d training texts to %d tokens", train.num_cut, len(train.ids), longest(model.config, config)
         )
     batches = train.shuffled(config.batch_size, config.seed)
-    valid_batches, _ = valid.by_length(config.batch_size)
+    valid_batches, _ = valid.by_length(config.micro_batch_size or config.batch_size)
     return Trainer(model, label_loss, batches, config, valid=valid_batches, title="classify", **keeping).fit()
 
 

@@ -79,7 +79,9 @@ def make(config: DpoConfig, folder: RunFolder) -> None:
         state = prefer(model, train, valid, reference, tokenizer, config, **kept)
     must_be_over(state)
     if World.current().is_first:
-        held_out = PreferenceBatches(valid, tokenizer, reference["valid"]).in_order(config.batch_size)
+        held_out = PreferenceBatches(valid, tokenizer, reference["valid"]).in_order(
+            config.micro_batch_size or config.batch_size
+        )
         with autocast(config):  # as the reference was computed
             metrics = loss_metrics(model, held_out, loss_of(config))
         card = describe(config, len(train), len(valid), metrics)
@@ -179,7 +181,9 @@ def prefer(
         NonFiniteError: training diverged.
     """
     batches = PreferenceBatches(train, tokenizer, reference["train"]).shuffled(config.batch_size, config.seed)
-    valid_batches = PreferenceBatches(valid, tokenizer, reference["valid"]).in_order(config.batch_size)
+    valid_batches = PreferenceBatches(valid, tokenizer, reference["valid"]).in_order(
+        config.micro_batch_size or config.batch_size
+    )
     return Trainer(model, loss_of(config), batches, config, valid=valid_batches, title="dpo", **keeping).fit()
 
 

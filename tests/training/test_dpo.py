@@ -114,6 +114,17 @@ def test_the_reference_of_fresh_adapters_is_the_base_without_them(data: Path, to
     assert torch.equal(reference_log_probs(model, PreferenceBatches(pairs, tokenizer), config), bare)
 
 
+def test_no_more_pairs_are_looked_at_at_once_than_is_allowed(data: Path, tokenizer: Tokenizer) -> None:
+    pairs = [Pair(i, [5 + i], [20 + i, 3], [50 + i]) for i in range(6)]
+    model, config = make_gpt(make_config("llama")), make_run(data, Path("unused"), micro_batch_size=1)
+    parts = {name: PreferenceBatches(pairs, tokenizer) for name in ("train", "valid")}
+    widths: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: widths.append(len(inputs[0])))
+    known = {name: reference_log_probs(model, batches, config) for name, batches in parts.items()}
+    prefer(model, pairs, pairs, known, tokenizer, config)
+    assert set(widths) == {2}
+
+
 def test_a_model_that_has_not_moved_has_gained_nothing_in_half_precision_too(
     data: Path, tiny_checkpoints: Path
 ) -> None:
