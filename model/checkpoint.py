@@ -18,6 +18,7 @@ from model.adapter_config import AdapterConfig
 from model.classifier import GPTClassifier
 from model.convert import PublicTensor, canonical_name, is_ignored, public_tensors
 from model.directory import (
+    ADAPTER_FOLDER,
     CHAT_TEMPLATE_FILE,
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
@@ -35,9 +36,6 @@ from model.public_config import architecture, config_to_public
 from model.replace import written_aside
 from model.tensor_files import SHARD_BYTES, NamedTensor, copy_mapped, mapped_safetensors, write_tensors
 from model.tokenizer import Tokenizer
-
-ADAPTER_FOLDER = "adapter"
-"""Where a checkpoint of an adapted model has the adapter itself, for those who have the base."""
 
 ModelT = TypeVar("ModelT", GPT, GPTClassifier)
 

@@ -25,6 +25,9 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 """What PEFT calls the files of an adapter, whose base is elsewhere."""
 
+ADAPTER_FOLDER = "adapter"
+"""Where a checkpoint of an adapted model has the adapter itself, for those who have the base."""
+
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 """What transformers calls the kinds of classifiers (`problem_type`): labels exclude each other, or do not."""
@@ -40,7 +43,7 @@ class Checkpoint:
 
     path: Path
     name: str
-    """The directory's name; a server offers the model under it."""
+    """The directory's name; a server offers the model under it. That of an adapter names its run as well."""
     kind: Kind
     config: GPTConfig
     labels: tuple[str, ...]
@@ -83,7 +86,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     generation = read_json(path / GENERATION_CONFIG_FILE) if (path / GENERATION_CONFIG_FILE).exists() else {}
     return Checkpoint(
         path=path,
-        name=path.resolve().name,
+        name=_name_of(path.resolve()),
         kind=kind,
         config=config,
         labels=labels,
@@ -92,6 +95,11 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         created=int(max(file.stat().st_mtime for file in weight_files(path))),
         is_multi_label=_is_multi_label(path, public) if labels else False,
     )
+
+
+def _name_of(path: Path) -> str:
+    is_inside_checkpoint = path.name == ADAPTER_FOLDER and (path.parent / CONFIG_FILE).exists()
+    return f"{path.parent.name}-{path.name}" if is_inside_checkpoint else path.name
 
 
 def is_adapter(path: Path) -> bool:

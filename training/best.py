@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from model.adapter import fill_adapter, read_adapter
-from model.checkpoint import ADAPTER_FOLDER, load_classifier, load_gpt
+from model.checkpoint import load_classifier, load_gpt
 from model.classifier import GPTClassifier
+from model.directory import ADAPTER_FOLDER
 from model.gpt import GPT
 from model.lora import has_lora
 

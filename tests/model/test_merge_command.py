@@ -68,6 +68,7 @@ def test_an_adapter_with_its_base_beside_it_is_a_checkpoint(out: Path) -> None:
     assert load_gpt(out / "adapter", dtype=torch.bfloat16).wte.weight.dtype == torch.bfloat16
     described, whole = read_checkpoint(out / "adapter"), read_checkpoint(out)
     assert (described.kind, described.config, described.eos_token_ids) == ("chat", whole.config, whole.eos_token_ids)
+    assert described.name == "out-adapter"  # several can be served side by side
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import ADAPTER_FOLDER, load_gpt
-from model.directory import is_adapter, read_checkpoint
+from model.checkpoint import load_gpt
+from model.directory import ADAPTER_FOLDER, is_adapter, read_checkpoint
 from training.config.demo import DemoConfig
 from training.config.shape import ModelShape
 from training.demo.command import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
