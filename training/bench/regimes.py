@@ -65,6 +65,8 @@ def run(settings: ClassifyBenchSettings) -> None:
     done = read_cells(settings.out)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     with settings.out.open("a", encoding="utf-8") as file:
+        if file.tell() and not settings.out.read_bytes().endswith(b"\n"):
+            file.write("\n")  # behind a line that a kill cut short
         for row, sight, config in plans:
             key = (row, sight, config.seed, digest(config))
             if key not in done:
