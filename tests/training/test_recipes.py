@@ -114,21 +114,23 @@ def test_a_recipe_made_small_ends_with_a_model(recipe: Path, tmp_path: Path, tok
     if name == "pretrain":
         changes["data"] = [write_text(tmp_path / f"{i}", i) for i, _ in enumerate(settings["data"])]
     else:
-        changes["data"] = write_records(tmp_path, name)
+        labels = [renamed.partition("=")[0] for renamed in settings.get("label_names", ["ham=", "spam="])]
+        changes["data"] = write_records(tmp_path, name, labels)
     if "test_data" in settings:
         (tmp_path / "held-out").mkdir()
-        changes["test_data"] = write_records(tmp_path / "held-out", name, first=60)
+        changes["test_data"] = write_records(tmp_path / "held-out", name, labels, first=60)
     config = config_class.model_validate({**settings, **small, **changes})
     groundup.load(verb.run)(config)
     kind = {"pretrain": "base", "classify": "classifier"}.get(name, "chat")
     assert read_checkpoint(tmp_path / "out").kind == kind
 
 
-def write_records(folder: Path, verb: str, first: int = 0) -> Path:
-    """A file of what a finetuning verb reads."""
+def write_records(folder: Path, verb: str, labels: list[str], first: int = 0) -> Path:
+    """A file of what a finetuning verb reads; a classifier's texts have two labels."""
     if verb == "classify":
         numbers = range(first, first + 60)
-        rows = [f"spam\twin a prize number {i}" if i % 2 else f"ham\tsee you at {i}" for i in numbers]
+        texts = [f"win a prize number {i}" if i % 2 else f"see you at {i}" for i in numbers]
+        rows = [f"{labels[i % 2]}\t{text}" for i, text in zip(numbers, texts, strict=True)]
         (folder / "data.tsv").write_text("label\ttext\n" + "\n".join(rows) + "\n")
         return folder / "data.tsv"
     records = [

@@ -143,8 +143,8 @@ def test_the_answers_of_a_conversation_are_found_for_training(llama: Tokenizer) 
         {"role": "user", "content": "and?"},
         {"role": "assistant", "content": "caf\u00e9 \U0001f600"},
     ]
-    ids, is_target = ChatTemplate(TEMPLATE, llama).encode_with_targets(messages)
-    targets = [id_ for id_, wanted in zip(ids, is_target, strict=True) if wanted]
+    template = ChatTemplate(TEMPLATE, llama)
+    targets = [id_ for turns in (messages[:2], messages) for id_ in template.encode_answer(turns)[1]]
     stream = StreamDecoder(llama, skip_special=False, opens_text=False)
     assert "".join([stream.push(id_) for id_ in targets]) == " jumps over </s> caf\u00e9 \U0001f600 </s>"
 
