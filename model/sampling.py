@@ -37,7 +37,8 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
         rows: settings and history of each row.
 
     Returns:
-        token ids (B,), int64. If bias and bans leave a row nothing to choose, that row ignores them.
+        token ids (B,), int64. If bias and bans leave a row nothing to choose among the allowed tokens, that
+        row ignores them.
     """
     logits = edit_logits(logits, rows)
     token_ids = logits.argmax(dim=-1)  # of equal logits the lowest id
@@ -49,7 +50,8 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
 
 
 def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
-    """Apply repetition, presence and frequency penalties, bias and bans (B, V); returns `logits` itself if none ask."""
+    """Apply penalties, bias, bans and what is allowed at all (B, V); returns `logits` itself if nothing asks."""
+    logits = keep_allowed(logits, [row.params.allowed_token_ids for row in rows])
     scales: list[tuple[int, int, float]] = []  # (row, token, value) triples, one list for each kind of edit
     shifts: list[tuple[int, int, float]] = []
     bans: list[tuple[int, int, float]] = []
@@ -64,6 +66,7 @@ def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
             (bans if bias <= -100 else shifts).append((i, token_id, bias))
         if len(row.output_ids) < params.min_tokens:
             bans += [(i, t, 0.0) for t in row.end_ids]
+        bans += [(i, word[-1], 0.0) for word in params.bad_words if _ends_with(row.output_ids, word[:-1])]
     if not (scales or shifts or bans):
         return logits
     edited = logits.clone()
@@ -79,6 +82,16 @@ def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
         edited[place] = -torch.inf
     nothing_left = edited.isneginf().all(dim=-1, keepdim=True)
     return torch.where(nothing_left, logits, edited)
+
+
+def keep_allowed(logits: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
+    """Leave only the allowed tokens of each row (B, V); returns `logits` itself if every row allows all."""
+    if all(token_ids is None for token_ids in allowed):
+        return logits
+    is_allowed = torch.zeros_like(logits, dtype=torch.bool)
+    for i, token_ids in enumerate(allowed):
+        is_allowed[i, slice(None) if token_ids is None else list(token_ids)] = True
+    return logits.where(is_allowed, -torch.inf)
 
 
 def draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
@@ -157,6 +170,10 @@ def _mix(z: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return z ^ (z >> 31)
+
+
+def _ends_with(token_ids: Sequence[int], end: Sequence[int]) -> bool:
+    return not end or list(token_ids[-len(end) :]) == list(end)
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

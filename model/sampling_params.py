@@ -27,6 +27,10 @@ class SamplingParams:
     """Subtracted as often as the token was generated."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, bias) pairs; -100 or less bans the token."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """Only these may follow; None: all may."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Runs of ids that must not be generated: the last id of one is banned right after the others."""
     seed: int = 0
     """Noise is a pure function of (seed, choice, position), so neighbours in a batch never change a result."""
     stop_token_ids: tuple[int, ...] = ()

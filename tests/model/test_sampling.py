@@ -40,6 +40,7 @@ def test_a_row_is_sampled_as_if_alone() -> None:
         row(seed=6, repetition_penalty=1.8, prompt=(1, 5), output=(7,), top_p=0.9, top_k=10),
         row(seed=7, presence_penalty=1.0, frequency_penalty=0.5, output=(4, 4, 6)),
         row(seed=8, logit_bias=((3, 9.0), (4, -100.0)), min_tokens=2, end=(3,)),
+        row(seed=9, allowed_token_ids=(1, 4, 9), bad_words=((4,), (3, 9)), output=(3,)),
     ] * 4
     logits = torch.randn(len(rows), V) * 3
     together = sample(logits, rows).tolist()
@@ -102,6 +103,26 @@ def test_a_row_with_everything_banned_ignores_its_bans() -> None:
     logits = torch.tensor([[1.0, 2.0]])
     banned = row(temperature=0.0, logit_bias=((0, -100.0), (1, -100.0)))
     assert sample(logits, [banned]).tolist() == [1]
+
+
+def test_only_allowed_tokens_follow_whatever_else_is_asked() -> None:
+    logits = torch.zeros(3, V)
+    logits[:, 5] = 9.0
+    rows = [
+        row(allowed_token_ids=(3, 4), logit_bias=((5, 100.0),), temperature=0.0),
+        row(allowed_token_ids=(3,), logit_bias=((3, -100.0),), temperature=0.0),
+        row(temperature=0.0),
+    ]
+    assert sample(logits, rows).tolist() == [3, 3, 5]
+
+
+def test_a_bad_word_is_banned_where_it_would_become_complete() -> None:
+    logits = torch.zeros(1, V)
+    logits[0, 5], logits[0, 6] = 9.0, 3.0
+    words = ((7,), (1, 2, 5))
+    for output, expected in (((), 5), ((1, 2), 6), ((2,), 5), ((0, 1, 2), 6), ((1, 2, 0), 5)):
+        assert sample(logits, [row(bad_words=words, output=output, temperature=0.0)]).tolist() == [expected]
+    assert sample(logits, [row(bad_words=((5,),), temperature=0.0)]).tolist() == [6]
 
 
 def test_sampling_leaves_the_logits_alone() -> None:
