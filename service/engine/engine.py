@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from service.engine.request import Admission, Failure, Logprob, NewToken, Request, StepOutput
+from service.engine.request import Admission, Failure, Logprob, NewToken, Pooled, Request, StepOutput
 from service.engine.scheduler import Scheduler, Step, StepRow
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ class RowResult:
     logprob: Logprob | None = None
     prompt_logprobs: list[Logprob] = field(default_factory=list)
     """Scores of the prompt tokens this row was the first to score."""
+    pooled: list[float] | None = None
+    """What a pooled sequence gains from this row. `mean`: the sum over the hidden states of its tokens. `last`: None
+    before the row is complete, then the newest token's hidden state, or what the head made of it."""
 
 
 class Runner(Protocol):
@@ -111,8 +114,13 @@ class Engine:
         is_complete, is_first = row.is_complete, not request.output_ids
         request.num_cached += row.length
         request.prompt_logprobs += result.prompt_logprobs
+        if result.pooled is not None:
+            request.add_pooled(result.pooled)
         if not is_complete:
             return []
+        if request.pooling is not None:
+            self.abort(request.uid)
+            return [Pooled(request.uid, request.pooled_values())]
         if result.token_id is not None:
             request.output_ids.append(result.token_id)
         finish_reason, stop_token_id = request.finish(self.scheduler.block_size)

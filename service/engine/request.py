@@ -6,11 +6,15 @@ No tensors and no text: a sequence is a list of token ids and a few counters.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.sampling_params import SamplingParams
 
+if TYPE_CHECKING:
+    from model.constraint import Constraint
+
 FinishReason = Literal["stop", "length"]
+Pooling = Literal["mean", "last"]
 FailureCode = Literal["queue_timeout", "timeout", "internal_error"]
 
 
@@ -37,6 +41,16 @@ class Request:
     """Past it, a sequence that was never admitted fails; like all times here, on the engine's clock."""
     deadline_s: float = math.inf
     """Past it, the sequence fails wherever it is."""
+    adapter: str | None = None
+    """The LoRA adapter that computes this sequence, by name; None is the base."""
+    cache_salt: str = ""
+    """Sequences with different salts share no cached prefixes."""
+    pooling: Pooling | None = None
+    """Such a sequence generates nothing: its hidden states, averaged or only the last, are what `Pooled` carries."""
+    head: str | None = None
+    """With pooling `last`: the classification head that is applied to the pooled state, by name."""
+    constraint: "Constraint | None" = None
+    """What tokens may follow. It has advanced over `output_ids`, and outlives preemption as they do."""
 
     output_ids: list[int] = field(default_factory=list, init=False)
     num_cached: int = field(default=0, init=False)
@@ -44,6 +58,8 @@ class Request:
     was_admitted: bool = field(default=False, init=False)
     prompt_logprobs: list[Logprob | None] = field(default_factory=lambda: [None], init=False)
     """Scores of the prompt so far. They outlive preemption, so nothing is scored or sent twice."""
+    pooled: list[float] = field(default_factory=list, init=False)
+    """Sum of what the rows of a pooled sequence gave so far; preemption empties it."""
 
     @property
     def num_tokens(self) -> int:
@@ -65,8 +81,8 @@ class Request:
         return [*self.prompt_ids[start:stop], *outputs]
 
     def wants_token(self, block_size: int) -> bool:
-        """Whether one more token may follow, by `max_tokens` and by the context."""
-        return len(self.output_ids) < self.params.max_tokens and self.num_tokens < block_size
+        """Whether one more token may follow, by kind, by `max_tokens` and by the context."""
+        return self.pooling is None and len(self.output_ids) < self.params.max_tokens and self.num_tokens < block_size
 
     def finish(self, block_size: int) -> tuple[FinishReason | None, int | None]:
         """Say whether the newest token ends the sequence, and by which of `stop_token_ids`, if by one."""
@@ -74,6 +90,14 @@ class Request:
         if newest in self.ending_ids:
             return "stop", newest if newest in self.params.stop_token_ids else None
         return (None if self.wants_token(block_size) else "length"), None
+
+    def add_pooled(self, values: list[float]) -> None:
+        """Take in what one row of a pooled sequence gave."""
+        self.pooled = [a + b for a, b in zip(self.pooled, values, strict=True)] if self.pooled else values
+
+    def pooled_values(self) -> list[float]:
+        """Read the pooled state, once every token of the prompt has been taken in."""
+        return [value / self.num_tokens for value in self.pooled] if self.pooling == "mean" else self.pooled
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,6 +125,15 @@ class NewToken:
 
 
 @dataclass(slots=True, frozen=True)
+class Pooled:
+    """The end of a sequence that asked for pooling."""
+
+    uid: str
+    values: list[float]
+    """One pooled hidden state, or what the head made of it."""
+
+
+@dataclass(slots=True, frozen=True)
 class Failure:
     """The sequence ends here without a result."""
 
@@ -108,4 +141,4 @@ class Failure:
     code: FailureCode
 
 
-StepOutput = Admission | NewToken | Failure
+StepOutput = Admission | NewToken | Pooled | Failure

@@ -125,6 +125,7 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         self.pool.release(request.uid)
         request.num_cached = 0
+        request.pooled = []
         self.waiting.appendleft(request)
         self.num_preemptions += 1
 
