@@ -44,6 +44,7 @@ VERBS = {
     "generate": Verb(
         "model.generate_command:GenerateConfig", "model.generate_command:run", "continue a prompt or answer it, here"
     ),
+    "chat": Verb("client.settings:ChatConfig", "client.chat:run", "talk to a model behind any OpenAI-compatible server"),
     "merge": Verb("model.merge_command:MergeConfig", "model.merge_command:run", "merge an adapter into its base"),
     "data fetch": Verb("training.data.config:FetchConfig", "training.data.fetch:run", "download a public data set"),
     "data prepare": Verb(
@@ -67,7 +68,7 @@ VERBS = {
     ),
     "arena": Verb("training.config.arena:ArenaConfig", "training.evaluation.arena_command:run", "rank models by votes"),
     "chain": Verb("training.config.chain:ChainConfig", "training.chain:run", "do several of these, one after another"),
-    "plot": Verb("training.plot:PlotConfig", "training.plot:run", "draw the curves of runs"),
+    "plot": Verb("training.run.plot:PlotConfig", "training.run.plot:run", "draw the curves of runs"),
     "train-demo": Verb(
         "training.config.demo:DemoConfig", "training.demo.command:run", "train the three demo models, on a CPU"
     ),
@@ -111,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(config)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141
     except (UsageError, ValueError, OSError) as error:
         if os.environ.get("GROUNDUP_TRACEBACK"):
             raise

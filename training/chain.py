@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 
 from training.config.chain import VERBS, ChainConfig, Stage, load
 from training.config.run import RunConfig
-from training.progress import show_messages
+from training.run.progress import show_messages
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from model.config import GPTConfig
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.baselines import label_baselines
-from training.best import best_card
-from training.card import Card, repeat_command, save_run
 from training.config.classify import ClassifyConfig
 from training.config.run import OptimConfig
 from training.data.classification import TextBatches
@@ -30,10 +28,12 @@ from training.evaluation.labels import LabelMeasures, accuracy, measure
 from training.evaluation.text import Metrics
 from training.finetune import base_digest, choose, prepare
 from training.loss import label_loss, next_token_loss
-from training.parallel import World
+from training.machine.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
-from training.run_folder import RunFolder
-from training.state import TrainerState
+from training.run.best import best_card
+from training.run.card import Card, repeat_command, save_run
+from training.run.folder import RunFolder
+from training.run.state import TrainerState
 from training.trainer import Keeping, Trainer
 from training.vocabulary import train_bpe
 

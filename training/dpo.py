@@ -17,8 +17,6 @@ from model.directory import CheckpointError, read_checkpoint
 from model.gpt import GPT
 from model.templates import input_heading
 from model.tokenizer import Tokenizer
-from training.best import best_card
-from training.card import Card, repeat_command, save_run
 from training.chat_tools import ChatTools, own_tools
 from training.config.dpo import DpoConfig
 from training.data.errors import DataError
@@ -26,16 +24,18 @@ from training.data.instruction import counted, read_conversations
 from training.data.pairs import Pair, PreferenceBatches, fitting, render, split_pairs
 from training.data.preference import read_preferences, tally
 from training.data.splits import prompt_key, prompts
-from training.device import autocast
 from training.evaluation.preferences import loss_metrics
 from training.evaluation.text import Metrics
 from training.finetune import base_digest, load_base, prepare
-from training.parallel import World
+from training.machine.device import autocast
+from training.machine.parallel import World
 from training.preference_loss import PreferenceLoss
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
 from training.reference import REFERENCE_FILE, kept_log_probs
-from training.run_folder import RunFolder
-from training.state import TrainerState
+from training.run.best import best_card
+from training.run.card import Card, repeat_command, save_run
+from training.run.folder import RunFolder
+from training.run.state import TrainerState
 from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.shared_model import local
+from training.machine.shared_model import local
 
 
 class ExponentialAverage:

@@ -12,8 +12,6 @@ from model.checkpoint import save_checkpoint
 from model.gpt import GPT
 from model.sampling_params import SamplingParams
 from model.templates import input_heading
-from training.best import best_card
-from training.card import Card, repeat_command, save_run
 from training.chat_tools import ChatTools, chat_tools
 from training.config.instruct import InstructConfig
 from training.data.instruction import Conversation, ConversationBatches
@@ -22,14 +20,16 @@ from training.evaluation.answers import answer_metrics
 from training.evaluation.text import Metrics, loss_metrics
 from training.finetune import base_digest, load_base, prepare
 from training.loss import next_token_loss, readable
+from training.machine.parallel import World
 from training.new_tokens import make_room
-from training.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
 from training.responses import RESPONSES_FILE, Response, respond, to_jsonl, to_markdown
-from training.run_folder import RunFolder
-from training.samples import SampleAnswers
-from training.state import TrainerState
-from training.tracking import MetricsLog
+from training.run.best import best_card
+from training.run.card import Card, repeat_command, save_run
+from training.run.folder import RunFolder
+from training.run.samples import SampleAnswers
+from training.run.state import TrainerState
+from training.run.tracking import MetricsLog
 from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)

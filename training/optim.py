@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from model.gpt import Attention, GatedMLP
 from training.config.run import OptimConfig
-from training.shared_model import local, whole
+from training.machine.shared_model import local, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration of Jordan et al. 2024, "Muon: an optimizer for hidden layers"."""

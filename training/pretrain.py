@@ -17,18 +17,18 @@ from model.config import PRESETS
 from model.directory import CheckpointError, read_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
-from training.best import best_card
-from training.card import Card, repeat_command, save_run
 from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
 from training.data.corpus import Corpus, load_corpus
 from training.evaluation.text import Metrics, loss_metrics
 from training.loss import Batch, next_token_loss, next_token_scores, readable, token_byte_lengths
-from training.parallel import World
+from training.machine.parallel import World
 from training.recipe import conduct, keeping, must_be_over, open_log
-from training.run_folder import RunFolder
-from training.samples import Samples
-from training.state import TrainerState
+from training.run.best import best_card
+from training.run.card import Card, repeat_command, save_run
+from training.run.folder import RunFolder
+from training.run.samples import Samples
+from training.run.state import TrainerState
 from training.trainer import Keeping, Trainer
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from model.config import GPTConfig
-from training.best import OnDisk
 from training.config.run import RunConfig
-from training.device import pick_device, set_up_torch
-from training.hardware import Meter
-from training.parallel import World, join
-from training.progress import show_messages
-from training.run_folder import RunFolder, StoppedError, is_finished, run_folder
-from training.state import TrainerState
-from training.tracking import MetricsLog
+from training.machine.device import pick_device, set_up_torch
+from training.machine.hardware import Meter
+from training.machine.parallel import World, join
+from training.run.best import OnDisk
+from training.run.folder import RunFolder, StoppedError, is_finished, run_folder
+from training.run.progress import show_messages
+from training.run.state import TrainerState
+from training.run.tracking import MetricsLog
 from training.trainer import Keeping
 
 logger = logging.getLogger(__name__)

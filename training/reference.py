@@ -16,10 +16,10 @@ from tqdm import tqdm
 from model.gpt import GPT
 from training.config.run import RunConfig
 from training.data.pairs import PreferenceBatches
-from training.device import autocast, pick_device
-from training.parallel import World
+from training.machine.device import autocast, pick_device
+from training.machine.parallel import World
 from training.preference_loss import sequence_log_probs
-from training.progress import pause
+from training.run.progress import pause
 
 REFERENCE_FILE = "reference.safetensors"
 """Lies in the data folder of a run."""

@@ -15,22 +15,22 @@ from typing import Any, Generic, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
-from training.best import BestWeights, InMemory, copy_weights
 from training.config.run import RunConfig
 from training.data.batches import Batches
 from training.ema import ExponentialAverage
-from training.hardware import Meter
 from training.loss import Batch, Loss, LossSums
+from training.machine.hardware import Meter
+from training.machine.parallel import World
+from training.machine.prefetch import Prefetch
+from training.machine.shared_model import SharedModel, local, whole
+from training.machine.totals import Totals
 from training.optim import build_optimizers, lr_factor, set_lr
-from training.parallel import World
-from training.prefetch import Prefetch
-from training.progress import Progress
-from training.shared_model import SharedModel, local, whole
-from training.snapshots import Snapshots
-from training.state import TrainerState, make_room, reseed, rng_tensors, set_rng, training_tensors
-from training.stop import StopRequest
-from training.totals import Totals
-from training.tracking import MetricsLog
+from training.run.best import BestWeights, InMemory, copy_weights
+from training.run.progress import Progress
+from training.run.snapshots import Snapshots
+from training.run.state import TrainerState, make_room, reseed, rng_tensors, set_rng, training_tensors
+from training.run.stop import StopRequest
+from training.run.tracking import MetricsLog
 
 M = TypeVar("M", bound=nn.Module)
 

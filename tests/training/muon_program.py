@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tests.tiny import make_config, make_gpt
 from training.config.run import OptimConfig
+from training.machine.shared_model import whole
 from training.optim import build_optimizers
-from training.shared_model import whole
 
 
 def main(out: Path) -> None:

@@ -20,9 +20,9 @@ from training.config.finetune import FinetuneConfig
 from training.data.batches import share
 from training.finetune import prepare
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
-from training.parallel import join
-from training.shared_model import whole
-from training.snapshots import Snapshots
+from training.machine.parallel import join
+from training.machine.shared_model import whole
+from training.run.snapshots import Snapshots
 from training.trainer import NonFiniteError, Trainer
 
 

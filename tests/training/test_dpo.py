@@ -25,8 +25,8 @@ from training.evaluation.preferences import loss_metrics
 from training.finetune import prepare
 from training.preference_loss import PreferenceLoss, sequence_log_probs
 from training.reference import kept_log_probs, reference_log_probs
-from training.run_folder import OutputError
-from training.tracking import MetricsLog, read_records
+from training.run.folder import OutputError
+from training.run.tracking import MetricsLog, read_records
 
 ANIMALS = ["fox", "dog", "cat", "hen", "cow", "owl", "ant", "bee", "elk", "cod"]
 RECORDS = [

@@ -21,8 +21,6 @@ from model.gpt import GPT
 from model.lora import has_lora, merge_lora
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.best import OnDisk
-from training.card import describe_weights
 from training.classify import build_classifier
 from training.config.classify import ClassifyConfig
 from training.config.finetune import FinetuneConfig
@@ -31,9 +29,11 @@ from training.data.labelled import Example
 from training.finetune import base_digest, choose, load_base, prepare
 from training.loss import Batch, LossSums, label_loss, next_token_loss
 from training.optim import Muon, build_optimizers
-from training.run_folder import RunFolder
-from training.snapshots import Snapshots
-from training.state import seed_all
+from training.run.best import OnDisk
+from training.run.card import describe_weights
+from training.run.folder import RunFolder
+from training.run.snapshots import Snapshots
+from training.run.state import seed_all
 from training.trainer import Trainer
 
 

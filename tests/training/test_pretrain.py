@@ -14,10 +14,10 @@ from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 from training.config.pretrain import PretrainConfig
 from training.data.tokens import TokenWindows, covering_batches
-from training.device import set_up_torch
+from training.machine.device import set_up_torch
 from training.pretrain import build_model, pretrain, run
-from training.run_folder import OutputError
-from training.tracking import MetricsLog
+from training.run.folder import OutputError
+from training.run.tracking import MetricsLog
 
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 LINES = [f"The fox number {i} jumps over the dog number {i + 1}.\n" for i in range(300)]

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
-from training.best import OnDisk
 from training.config.run import RunConfig
 from training.data.batches import share
 from training.loss import Batch, LossSums, next_token_loss
-from training.snapshots import SnapshotError, Snapshots
-from training.state import TrainerState, rng_tensors, seed_all, set_rng
-from training.tracking import MetricsLog
+from training.run.best import OnDisk
+from training.run.snapshots import SnapshotError, Snapshots
+from training.run.state import TrainerState, rng_tensors, seed_all, set_rng
+from training.run.tracking import MetricsLog
 from training.trainer import NonFiniteError, Trainer
 
 

@@ -10,9 +10,9 @@ from model.gpt import GPT
 from tests.tiny import make_config, make_gpt
 from training.config.run import OptimConfig, RunConfig
 from training.data.batches import Batches
-from training.device import pick_device
 from training.loss import IGNORE_INDEX, Batch, LossSums, next_token_loss
-from training.tracking import MetricsLog
+from training.machine.device import pick_device
+from training.run.tracking import MetricsLog
 from training.trainer import NonFiniteError, Trainer, cut
 
 

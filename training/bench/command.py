@@ -10,7 +10,7 @@ from training.bench.report import describe_machine, print_section, print_table
 from training.bench.settings import PeerBenchSettings
 from training.bench.text import read_texts
 from training.bench.throughput import SIZES, Terms, measure
-from training.device import pick_device
+from training.machine.device import pick_device
 
 
 def run(settings: PeerBenchSettings) -> None:

@@ -23,9 +23,9 @@ from training.config.classify import ClassifyConfig
 from training.data.classification import TextBatches
 from training.data.label_parts import load_split
 from training.data.labelled import label_names, mark
-from training.device import pick_device, set_up_torch
 from training.evaluation.labels import accuracy, macro_f1, measure
 from training.finetune import base_digest, prepare
+from training.machine.device import pick_device, set_up_torch
 from training.recipe import must_be_over
 
 ALL = "whole text"

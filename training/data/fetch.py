@@ -16,7 +16,7 @@ from training.data.errors import DataError
 from training.data.registry import REGISTRY, DataSet, RemoteFile
 from training.data.shards import write_durably
 from training.data.unpack import unpack
-from training.progress import show_messages
+from training.run.progress import show_messages
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from training.data.shards import read_manifest, sync_folder
 from training.data.slices import SLICE_BYTES, cut_files, find_files
 from training.data.sources import Reader
 from training.data.workers import WorkerLostError, run_jobs
-from training.progress import show_messages
+from training.run.progress import show_messages
 from training.vocabulary import train_bpe
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ import torch
 from model.classifier import GPTClassifier
 from model.gpt import GPT
 from model.lora import has_lora, merge_lora
-from training.card import Card, save_run
 from training.chat_tools import chat_tools
 from training.classify import build_classifier, classify
 from training.config.classify import ClassifyConfig
@@ -39,15 +38,16 @@ from training.data.tokens import TokenWindows, covering_batches
 from training.demo import spam, stories, tasks
 from training.demo.conversations import conversations
 from training.demo.results import Results, measure_answers, measure_labels, measure_text, sample_answers
-from training.device import set_up_torch
 from training.finetune import load_base, prepare
 from training.instruct import instruct
+from training.machine.device import set_up_torch
 from training.pretrain import build_model, pretrain
-from training.progress import show_messages
-from training.run_folder import RunFolder, run_folder
+from training.run.card import Card, save_run
+from training.run.folder import RunFolder, run_folder
+from training.run.progress import show_messages
+from training.run.state import TrainerState
+from training.run.tracking import MetricsLog
 from training.spelled_vocabulary import train_spelled_bpe
-from training.state import TrainerState
-from training.tracking import MetricsLog
 
 logger = logging.getLogger(__name__)
 

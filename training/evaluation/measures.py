@@ -31,7 +31,6 @@ from training.data.preference import read_preferences
 from training.data.shards import MANIFEST, TokenFile, open_datatrove, open_shards, read_manifest
 from training.data.slices import cut_files, find_files
 from training.data.sources import Reader
-from training.device import pick_device
 from training.evaluation.answers import answer_metrics, is_exact, rouge_l
 from training.evaluation.choices import Choice, Question, choice_metrics, choose, read_choices
 from training.evaluation.intervals import Z95
@@ -41,8 +40,9 @@ from training.evaluation.mmlu import MEASURES, SubjectResult, ask_mmlu, mmlu_met
 from training.evaluation.preferences import preference_metrics
 from training.evaluation.report import Picture, Section, Table, Value
 from training.evaluation.text import loss_metrics, text_metrics, token_metrics
+from training.machine.device import pick_device
 from training.responses import RESPONSES_FILE, Response, respond, to_jsonl
-from training.run_folder import read_settings
+from training.run.folder import read_settings
 
 if TYPE_CHECKING:
     from training.evaluation.harness import GroundupLM

@@ -12,8 +12,8 @@ from training.data.pairs import PreferenceBatches, fitting, render
 from training.data.preference import Preference
 from training.evaluation.text import Metrics
 from training.loss import Batch
+from training.machine.totals import Totals
 from training.preference_loss import PreferenceLoss, sequence_log_probs
-from training.totals import Totals
 
 
 @torch.no_grad()

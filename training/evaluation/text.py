@@ -14,7 +14,7 @@ from training.data.errors import DataError
 from training.data.ids import Ids
 from training.data.tokens import CoveringWindows, cover
 from training.loss import Batch, next_token_scores, readable
-from training.totals import Totals
+from training.machine.totals import Totals
 
 Metrics = dict[str, float]
 

@@ -10,8 +10,8 @@ from model.directory import ADAPTER_FOLDER, is_adapter, read_checkpoint
 from training.config.demo import DemoConfig
 from training.config.shape import ModelShape
 from training.demo.command import BASE, CHAT, SPAM, DemoSize, held_out_stories, make, whole
-from training.run_folder import OutputError
-from training.state import TrainerState
+from training.run.folder import OutputError
+from training.run.state import TrainerState
 
 TINY = DemoSize(
     model=ModelShape(family="llama", block_size=256, n_layer=1, n_head=2, n_embd=32),

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from training.plot import PlotConfig, find_metrics, name_runs, run
-from training.tracking import TrackingError
+from training.run.plot import PlotConfig, find_metrics, name_runs, run
+from training.run.tracking import TrackingError
 
 RECORDS = [{"kind": "train", "step": step, "loss": 3 / step, "lr": 0.1} for step in range(1, 6)]
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from training.data.batches import Batches
 from training.loss import Batch
-from training.parallel import World
+from training.machine.parallel import World
 
 
 class Prefetch:

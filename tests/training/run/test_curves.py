@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from training import curves
-from training.curves import COLORS, Run, draw, smooth
+from training.run import curves
+from training.run.curves import COLORS, Run, draw, smooth
 
 
 def make_run(name: str, *, num_steps: int = 60, floor: float = 1.0) -> Run:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from training.device import pick_device
+from training.machine.device import pick_device
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.tracking import MetricsLog, TrackingError, read_records
+from training.run.tracking import MetricsLog, TrackingError, read_records
 
 
 def test_records_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:

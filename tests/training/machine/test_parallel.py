@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from training.config.run import RunConfig
-from training.parallel import World
+from training.machine.parallel import World
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def train(out: Path, size: int = SIZE, **settings: object) -> "subprocess.Comple
     settings = {"steps": 6, "eval_interval": 2, "save_interval": 2, "keep_best": False, **settings}
     command = [sys.executable, *torchrun, "-m", "tests.training.rank_program", str(out), json.dumps(settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=150, check=False)
 
 

@@ -9,8 +9,8 @@ from model.generate import generate
 from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.samples import Samples, continued, until
-from training.tracking import MetricsLog
+from training.run.samples import Samples, continued, until
+from training.run.tracking import MetricsLog
 
 
 def test_samples_are_shown_and_logged_at_the_newest_step(

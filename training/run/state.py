@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from training.device import seed_all
-from training.snapshots import Snapshot
+from training.machine.device import seed_all
+from training.run.snapshots import Snapshot
 
 
 @dataclass(slots=True)

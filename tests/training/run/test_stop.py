@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from training.stop import StopRequest
+from training.run.stop import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

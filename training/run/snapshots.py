@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from training.parallel import World
+from training.machine.parallel import World
 
 STATE_FILE = "state.json"
 

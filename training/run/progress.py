@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from training.hardware import Meter  # imports torch, and not all that has messages to show does
+    from training.machine.hardware import Meter  # imports torch, and not all that has messages to show does
 
 SMOOTHING = 0.95
 """Weight of the past in the loss and the speed shown; single steps are too noisy to read."""

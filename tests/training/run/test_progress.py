@@ -3,8 +3,8 @@ import logging
 import pytest
 import torch
 
-from training.hardware import Meter
-from training.progress import AboveTheBar, Progress
+from training.machine.hardware import Meter
+from training.run.progress import AboveTheBar, Progress
 
 
 def test_the_line_shows_loss_validation_loss_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_run_folder import finish, make_run
-from training.run_folder import is_finished, run_folder
-from training.run_lock import LockError, RunLock
+from tests.training.run.test_folder import finish, make_run
+from training.run.folder import is_finished, run_folder
+from training.run.lock import LockError, RunLock
 
 OTHER = """
 import os, sys
 from pathlib import Path
 from training.config.run import RunConfig
-from training.run_folder import run_folder
+from training.run.folder import run_folder
 with run_folder(RunConfig(out=Path(sys.argv[1]), device="cpu")):
     if os.fork():  # a worker, which outlives it
         print("here", flush=True)
@@ -27,7 +27,7 @@ with run_folder(RunConfig(out=Path(sys.argv[1]), device="cpu")):
 def other(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
     """A run to `out` in a process of its own, with a forked worker that ends when `stdin` is closed."""
     command = [sys.executable, "-c", OTHER, str(tmp_path / "out")]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"

@@ -13,7 +13,7 @@ from model.gpt import GPT
 from model.sampling import SampleRow, sample
 from model.sampling_params import SamplingParams
 from model.tokenizer import StreamDecoder, Tokenizer
-from training.tracking import MetricsLog
+from training.run.tracking import MetricsLog
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from training.config.run import RunConfig
 from training.data.errors import DataError, UnfinishedError
-from training.parallel import World
-from training.run_lock import RunLock
-from training.snapshots import Snapshots
+from training.machine.parallel import World
+from training.run.lock import RunLock
+from training.run.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from model.gpt import Block
 from training.config.run import RunConfig
-from training.device import autocast, pick_device
-from training.parallel import World
+from training.machine.device import autocast, pick_device
+from training.machine.parallel import World
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.loss import LossSums
-from training.parallel import World
+from training.machine.parallel import World
 
 
 class Totals:

@@ -11,10 +11,10 @@ from model.directory import Checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config.run import RunConfig
-from training.curves import Run, draw
-from training.run_folder import METRICS_FILE, SETTINGS_FILE
-from training.state import TrainerState
-from training.tracking import MetricsLog
+from training.run.curves import Run, draw
+from training.run.folder import METRICS_FILE, SETTINGS_FILE
+from training.run.state import TrainerState
+from training.run.tracking import MetricsLog
 
 TASKS = {"base": "text-generation", "chat": "text-generation", "classifier": "text-classification"}
 

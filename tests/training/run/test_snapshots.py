@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.snapshots import SnapshotError, Snapshots
+from training.run.snapshots import SnapshotError, Snapshots
 
 
 def make_tensors() -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from model.config import PRESETS, GPTConfig
 from model.gpt import GPT
 from tests.tiny import KINDS, make_config
-from training.hardware import Meter, flops_per_token, measured_flops, memory_in_use, peak_flops, peak_of
+from training.machine.hardware import Meter, flops_per_token, measured_flops, memory_in_use, peak_flops, peak_of
 
 
 @pytest.mark.parametrize("kind", KINDS)

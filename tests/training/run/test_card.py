@@ -5,10 +5,10 @@ import pytest
 from model.checkpoint import load_gpt
 from model.tokenizer import Tokenizer
 from tests.tiny import make_config, make_gpt
-from training.card import Card, render_card, save_run
 from training.config.run import RunConfig
-from training.state import TrainerState
-from training.tracking import MetricsLog
+from training.run.card import Card, render_card, save_run
+from training.run.state import TrainerState
+from training.run.tracking import MetricsLog
 
 CARD = Card(
     summary="A model that sails.",

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 
 from training.config.run import RunConfig
-from training.tracking import TrackingError, read_records
+from training.run.tracking import TrackingError, read_records
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def run(config: PlotConfig) -> None:
     Raises:
         TrackingError: a run has no metrics, or the picture cannot be written.
     """
-    from training.curves import Run, draw  # takes a second to import, and the settings need none of it
+    from training.run.curves import Run, draw  # takes a second to import, and the settings need none of it
 
     places = [find_metrics(path) for path in config.runs]
     names = name_runs([place.parent if place.name == "metrics.jsonl" else place for place in places])

@@ -10,7 +10,7 @@ from model.gpt import GPT, Block
 from tests.tiny import make_config, make_gpt
 from training.config.run import RunConfig
 from training.loss import Batch, next_token_loss
-from training.shared_model import SharedModel, recompute_blocks
+from training.machine.shared_model import SharedModel, recompute_blocks
 from training.trainer import Trainer
 
 
