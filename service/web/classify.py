@@ -23,7 +23,7 @@ from service.web.intake import in_good_time, take_in, timeout_of
 from service.web.middleware import exchange_of
 from service.web.models import ServedModel
 from service.web.prompts import encode_texts, truncate
-from service.web.protocol import ClassifyRequest
+from service.web.protocol.classify import ClassifyRequest
 
 
 class ClassifyRoute:

@@ -40,6 +40,18 @@ def array_too_long(limit: int, length: int) -> PydanticCustomError:
     return complaint("array_above_max_length", message)
 
 
+def string_too_long(limit: int, length: int, *, at: str = "") -> PydanticCustomError:
+    message = (
+        f"Invalid '{{param}}': string too long. Expected a string with maximum length {limit}, "
+        f"but got a string with length {length} instead."
+    )
+    return complaint("string_above_max_length", message, at=at)
+
+
+def empty_string(*, at: str = "") -> PydanticCustomError:
+    return complaint("invalid_value", "Invalid '{param}': a string must not be empty.", at=at)
+
+
 def json_type(value: object) -> str:
     """Name a value's JSON type with its article."""
     match value:

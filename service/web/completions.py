@@ -16,7 +16,9 @@ from service.web.models import ServedModel
 from service.web.output import Delta, Echo, fold
 from service.web.plan import Plan, plan_generation
 from service.web.prompts import chat_prompt, completion_prompts
-from service.web.protocol import ChatRequest, CompletionRequest, GenerationRequest
+from service.web.protocol.chat import ChatRequest
+from service.web.protocol.completions import CompletionRequest
+from service.web.protocol.generation import GenerationRequest
 from service.web.shapes import ChatShape, CompletionShape, Envelope, Shape, plain_answer
 from service.web.streaming import ChunkWriter, EventStream
 

@@ -4,24 +4,49 @@ No whole request is known here; `protocol` puts the fields together.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
-from pydantic_core import PydanticKnownError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError, core_schema
 
-from service.web.complaints import absent, array_too_long, complaint, empty_array, unsupported, wrong_type
+from service.web.complaints import (
+    absent,
+    array_too_long,
+    complaint,
+    empty_array,
+    empty_string,
+    string_too_long,
+    unsupported,
+    wrong_type,
+)
 from service.web.errors import quote
 
 MAX_STOPS = 4
 MAX_STOP_CHARS = 1000
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIASES = 1024
+MAX_BAD_WORDS = 128
+
+SETTING = "x-setting-"
+"""In front of a keyword of a JSON schema: its value is that of the service setting named there."""
 
 
 class Body(BaseModel):
     """A JSON object sent by a client. Strict: `true` is not a number, `"16"` is not an integer."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
 
 
 def _whole(value: object) -> object:
@@ -36,36 +61,53 @@ Int = Annotated[int, BeforeValidator(_whole)]
 """16 and 16.0, but not 16.5, "16" or true."""
 
 
-def at_most_setting(name: str) -> AfterValidator:
-    """Bound a number by the service setting `name`."""
+@dataclass(frozen=True)
+class AtMostSetting:
+    """Bound a number by a service setting."""
 
-    def check(value: int, info: ValidationInfo) -> int:
-        limit = getattr(info.context, name)
+    name: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), SETTING + "maximum": self.name}
+
+    def _check(self, value: int, info: ValidationInfo) -> int:
+        limit = getattr(info.context, self.name)
         if value > limit:
             raise PydanticKnownError("less_than_equal", {"le": limit})
         return value
 
-    return AfterValidator(check)
 
-
-def unsupported_unless(*neutral: object) -> PlainValidator:
+class UnsupportedUnless:
     """Accept only values that ask for nothing, null among them; refuse the others by the field's name."""
 
-    def check(value: object) -> object:
-        if value is not None and not any(value == item and type(value) is type(item) for item in neutral):
+    def __init__(self, *neutral: object) -> None:
+        self._neutral = neutral
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": [*self._neutral, None]}
+
+    def _check(self, value: object) -> object:
+        if value is not None and not any(value == item and type(value) is type(item) for item in self._neutral):
             raise unsupported()
         return value
 
-    return PlainValidator(check)
 
-
-Refused = Annotated[Any, unsupported_unless()]
+Refused = Annotated[Any, UnsupportedUnless()]
 """A field that would change the meaning of a request, and that we do not have."""
 
-RefusedSwitch = Annotated[Any, unsupported_unless(False)]
-RefusedText = Annotated[Any, unsupported_unless("")]
-RefusedList = Annotated[Any, unsupported_unless([])]
-RefusedNumber = Annotated[Any, unsupported_unless(0, 0.0)]
+RefusedSwitch = Annotated[Any, UnsupportedUnless(False)]
+RefusedText = Annotated[Any, UnsupportedUnless("")]
+RefusedNumber = Annotated[Any, UnsupportedUnless(0, 0.0)]
 
 TokenIds = tuple[int, ...]
 
@@ -126,14 +168,36 @@ def _inputs(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[Toke
     return _texts_or_ids(value, limit_setting="max_classify_items", info=info)
 
 
-Prompts = Annotated[tuple[str, ...] | tuple[TokenIds, ...], PlainValidator(_prompts)]
+def _embedding_inputs(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[TokenIds, ...]:
+    return _texts_or_ids(value, limit_setting="max_embedding_items", info=info)
+
+
+def _list_of(items: Mapping[str, Any], **bounds: object) -> dict[str, Any]:
+    return {"type": "array", "items": items, **bounds}
+
+
+_TEXT = {"type": "string"}
+_TOKEN_ID = {"type": "integer", "minimum": 0}
+
+
+def _texts_schema(limit_setting: str, *more: Mapping[str, Any]) -> WithJsonSchema:
+    ids = _list_of(_TOKEN_ID, minItems=1)
+    several = {"minItems": 1, SETTING + "maxItems": limit_setting}
+    return WithJsonSchema({"anyOf": [_TEXT, _list_of(_TEXT, **several), ids, _list_of(ids, **several), *more]})
+
+
+_Texts = tuple[str, ...] | tuple[TokenIds, ...]
+
+Prompts = Annotated[_Texts, PlainValidator(_prompts), _texts_schema("max_prompts", {"type": "null"})]
 """What to complete; null is the empty text."""
 
-Inputs = Annotated[tuple[str, ...] | tuple[TokenIds, ...], PlainValidator(_inputs)]
+Inputs = Annotated[_Texts, PlainValidator(_inputs), _texts_schema("max_classify_items")]
 """What to classify."""
 
+EmbeddingInputs = Annotated[_Texts, PlainValidator(_embedding_inputs), _texts_schema("max_embedding_items")]
+"""What to embed."""
 
-Tokens = Annotated[TokenIds, PlainValidator(_tokens)]
+Tokens = Annotated[TokenIds, PlainValidator(_tokens), WithJsonSchema(_list_of(_TOKEN_ID))]
 """What to turn into text."""
 
 
@@ -150,17 +214,19 @@ def _stops(value: object) -> tuple[str, ...]:
 def _stop(value: object, *, at: str) -> str:
     text = text_of(value, at=at)
     if not text:
-        raise complaint("invalid_value", "Invalid '{param}': a stop string must not be empty.", at=at)
+        raise empty_string(at=at)
     if len(text) > MAX_STOP_CHARS:
-        message = (
-            f"Invalid '{{param}}': string too long. Expected a string with maximum length {MAX_STOP_CHARS}, "
-            f"but got a string with length {len(text)} instead."
-        )
-        raise complaint("string_above_max_length", message, at=at)
+        raise string_too_long(MAX_STOP_CHARS, len(text), at=at)
     return text
 
 
-Stops = Annotated[tuple[str, ...], PlainValidator(_stops)]
+_SOME_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS}
+
+Stops = Annotated[
+    tuple[str, ...],
+    PlainValidator(_stops),
+    WithJsonSchema({"anyOf": [_SOME_TEXT, _list_of(_SOME_TEXT, maxItems=MAX_STOPS)]}),
+]
 
 
 def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
@@ -187,7 +253,18 @@ def _bias(value: object) -> float:
     return float(value)
 
 
-LogitBias = Annotated[tuple[tuple[int, float], ...], PlainValidator(_logit_bias)]
+LogitBias = Annotated[
+    tuple[tuple[int, float], ...],
+    PlainValidator(_logit_bias),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,18}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "maxProperties": MAX_LOGIT_BIASES,
+        }
+    ),
+]
 """Pairs of token id and bias. Whether the ids are in the vocabulary is checked where the vocabulary is known."""
 
 _FORMATS_WITH_CONSTRAINTS = ("json_object", "json_schema", "grammar", "structural_tag")
@@ -209,7 +286,11 @@ def _response_format(value: object) -> str:
     return "text"
 
 
-ResponseFormat = Annotated[str, PlainValidator(_response_format)]
+ResponseFormat = Annotated[
+    str,
+    PlainValidator(_response_format),
+    WithJsonSchema({"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}),
+]
 
 FIT = -1
 """`truncate_prompt_tokens`: as many tokens as the context leaves room for."""
@@ -221,12 +302,17 @@ def _truncation(value: int) -> int:
     return value
 
 
-Truncation = Annotated[Int, Field(ge=FIT), AfterValidator(_truncation)]
+Truncation = Annotated[Int, Field(ge=FIT, json_schema_extra={"not": {"const": 0}}), AfterValidator(_truncation)]
 """How many tokens of a prompt to keep."""
 
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 Seed = Annotated[Int, Field(ge=-(2**63), le=2**63 - 1)]
+AllowedTokenIds = Annotated[list[Annotated[Int, Field(ge=0)]], Field(min_length=1)]
+BadWords = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)], ...],
+    Field(max_length=MAX_BAD_WORDS, strict=False),
+]
 StopTokenIds = Annotated[list[Annotated[Int, Field(ge=0)]], Field(max_length=MAX_STOP_TOKEN_IDS)]
 Side = Literal["left", "right"]

@@ -13,7 +13,7 @@ from service.web.body import parse_object, read_body
 from service.web.errors import InvalidParameter
 from service.web.middleware import exchange_of
 from service.web.models import ServedModel
-from service.web.protocol import RequestBody
+from service.web.protocol.base import RequestBody
 from service.web.validation import ignored_params, validate
 
 _SMALL_BYTES = 32 * 1024

@@ -9,7 +9,7 @@ from service.web.errors import InvalidParameter
 from service.web.models import ServedModel
 from service.web.output import Echo, OutputOptions
 from service.web.prompts import Prompt, check_token_ids
-from service.web.protocol import GenerationRequest
+from service.web.protocol.generation import GenerationRequest
 from service.web.text import TextOptions
 
 
@@ -56,6 +56,7 @@ def plan_generation(
         InvalidParameter: a token id in `stop_token_ids` or `logit_bias` is not in the vocabulary.
     """
     check_token_ids(request.stop_token_ids, model, "stop_token_ids")
+    check_token_ids(request.allowed_token_ids or (), model, "allowed_token_ids")
     _check_bias(request, model)
     special = model.tokenizer.special_tokens
     stops_of_token = {special[stop]: stop for stop in request.stop if stop in special}

@@ -12,7 +12,8 @@ from service.web.conversation import ChatMessage
 from service.web.errors import ContextLengthExceeded, InvalidParameter
 from service.web.fields import FIT, TokenIds
 from service.web.models import ServedModel
-from service.web.protocol import ChatRequest, CompletionRequest
+from service.web.protocol.chat import ChatRequest
+from service.web.protocol.completions import CompletionRequest
 
 END_OF_TEXT = "<|endoftext|>"
 

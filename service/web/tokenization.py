@@ -11,7 +11,7 @@ from service.web.intake import in_good_time, take_in
 from service.web.logprobs import token_text
 from service.web.models import ServedModel
 from service.web.prompts import check_token_ids, render_chat
-from service.web.protocol import DetokenizeRequest, TokenizeRequest
+from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 
 class TokenizerRoutes:

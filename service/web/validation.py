@@ -3,17 +3,17 @@
 It knows pydantic's error types and the API's codes, and nothing about the endpoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote as percent_encode
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.settings import ServiceSettings
-from service.web.complaints import array_too_long, json_type
+from service.web.complaints import array_too_long, empty_array, empty_string, json_type, string_too_long
 from service.web.errors import InvalidParameter, UnrecognizedArgument, quote
-from service.web.protocol import RequestBody
+from service.web.protocol.base import RequestBody
 
 BodyType = TypeVar("BodyType", bound=RequestBody)
 
@@ -62,10 +62,12 @@ def ignored_params(model: type[RequestBody], data: Mapping[str, Any], *, strict:
 
 def as_api_error(error: ErrorDetails) -> InvalidParameter:
     """Translate one of pydantic's errors."""
-    context = error.get("ctx", {})
+    context, kind = error.get("ctx", {}), error["type"]
+    if kind in _SIZES:
+        kind, context = "complaint", _SIZES[kind](context, error["input"]).context or {}
     param = context.get("param") or _path(error["loc"]) + context.get("at", "")
     value = context.get("value", error["input"])
-    match error["type"]:
+    match kind:
         case "complaint":
             return InvalidParameter(context["code"], param, context["message"].replace("{param}", param))
         case "missing":
@@ -74,9 +76,6 @@ def as_api_error(error: ErrorDetails) -> InvalidParameter:
             return _out_of_range(param, value, context, "below_min", "below minimum")
         case "less_than_equal" | "less_than":
             return _out_of_range(param, value, context, "above_max", "above maximum")
-        case "too_long":
-            limit, length = context["max_length"], context["actual_length"]
-            return as_api_error({**error, "type": "complaint", "ctx": array_too_long(limit, length).context or {}})
         case "string_pattern_mismatch":
             message = f"Invalid '{param}': {quote(value)} does not match the pattern {context['pattern']}."
             return InvalidParameter("invalid_value", param, message)
@@ -84,7 +83,7 @@ def as_api_error(error: ErrorDetails) -> InvalidParameter:
             supported = context["expected"].replace(" or ", ", ")
             message = f"Invalid value: {quote(value)}. Supported values are: {supported}."
             return InvalidParameter("invalid_value", param, message)
-        case kind:
+        case _:
             expected = context.get("expected") if kind == "wrong_type" else _EXPECTED.get(kind, "a string")
             message = f"Invalid type for '{param}': expected {expected}, but got {json_type(value)} instead."
             return InvalidParameter("invalid_type", param, message)
@@ -98,6 +97,12 @@ def _out_of_range(param: str, value: object, context: Mapping[str, Any], code: s
     return InvalidParameter(f"{kind}_{code}_value", param, message)
 
 
+_SIZES: Mapping[str, Callable[[Mapping[str, Any], Any], PydanticCustomError]] = {
+    "too_short": lambda context, value: empty_array(),  # no list and no string has another minimum than one
+    "too_long": lambda context, value: array_too_long(context["max_length"], context["actual_length"]),
+    "string_too_short": lambda context, value: empty_string(),
+    "string_too_long": lambda context, value: string_too_long(context["max_length"], len(value)),
+}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 

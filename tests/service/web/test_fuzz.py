@@ -6,7 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.web.protocol import ChatRequest, ClassifyRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from service.web.protocol.chat import ChatRequest
+from service.web.protocol.classify import ClassifyRequest
+from service.web.protocol.completions import CompletionRequest
+from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from tests.service.web.conftest import ServiceMaker
 
 numbers = st.one_of(

@@ -1,0 +1,17 @@
+"""What every request body shares."""
+
+from typing import ClassVar
+
+from service.web.fields import Body
+
+
+class RequestBody(Body):
+    """A request for one of the served models."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose null is a value of its own."""
+    without_effect: ClassVar[frozenset[str]] = frozenset({"user"})
+    """Fields of the public API that are accepted and change nothing here."""
+
+    model: str | None = None
+    """Id of a served model, or an alias of one."""
