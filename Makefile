@@ -26,9 +26,11 @@ help:
 serve: $(VENV)/.installed
 	exec $(BIN)/groundup serve $(dir $(wildcard checkpoints/*/config.json)) --port $(PORT) $(ARGS)
 
+# Tests share out the cores among processes of one thread each; `ARGS=-n0` keeps to a single one, as --pdb needs it.
+test: export OMP_NUM_THREADS ?= 1
 test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
