@@ -1,10 +1,11 @@
 """Everything that processes say to each other, as small typed records (msgpack on the wire, never pickle).
 
-HTTP process -> worker:   Generate | Classify | Cancel
-worker -> HTTP process:   StepEvents | WorkerUp
+HTTP process -> worker:   Generate | Embed | Classify | Cancel | LoadModel | UnloadModel
+worker -> HTTP process:   StepEvents | WorkerUp | ModelUp | ModelFailed
 main -> HTTP process:     WorkerDown | Drain
 
-A worker knows token ids only; text, templates and stop strings stay in the HTTP process.
+A worker knows token ids only; text, templates and stop strings stay in the HTTP process. `model` is never what clients
+call a model: it names one loaded version of one, for ever, so that two versions can run side by side.
 """
 
 from typing import Literal
@@ -15,6 +16,14 @@ from model.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
 FailureCode = Literal["queue_timeout", "timeout", "internal_error"]
+
+
+class ConstraintSpec(msgspec.Struct, frozen=True):
+    """What a sequence's text must look like."""
+
+    kind: Literal["json_schema", "json_object", "regex", "choice"]
+    text: str
+    """The schema or the choices as JSON, or the expression; empty for `json_object`."""
 
 
 class Generate(msgspec.Struct, tag="generate", frozen=True):
@@ -33,10 +42,24 @@ class Generate(msgspec.Struct, tag="generate", frozen=True):
     """On the machine-wide monotonic clock (time.monotonic); past it, a request not yet admitted fails."""
     deadline_s: float
     """Past it, the sequence fails wherever it is."""
+    cache_salt: str = ""
+    """Sequences share cached prefixes only with those of the same salt."""
+    constraint: ConstraintSpec | None = None
+
+
+class Embed(msgspec.Struct, tag="embed", frozen=True):
+    """Read one text and return its state after the last norm: the mean over all tokens, or that of the last one."""
+
+    uid: str
+    consumer: int
+    model: str
+    prompt_ids: list[int]
+    pooling: Literal["mean", "last"]
+    deadline_s: float
 
 
 class Classify(msgspec.Struct, tag="classify", frozen=True):
-    """Score one text."""
+    """Score one text, with a classifier of its own or with a head on the backbone of a model that generates."""
 
     uid: str
     consumer: int
@@ -49,6 +72,26 @@ class Cancel(msgspec.Struct, tag="cancel", frozen=True):
     """Nobody waits for these sequences any more. Unknown uids are fine: they have just ended."""
 
     uids: list[str]
+
+
+class LoadModel(msgspec.Struct, tag="load_model", frozen=True):
+    """Load a version of a model beside those that run; answered by `ModelUp` or `ModelFailed`."""
+
+    consumer: int
+    model: str
+    served_id: str
+    """What clients call it; several versions may share it. For metrics and logs."""
+    path: str
+    end_ids: tuple[int, ...] = ()
+    """The model's own end tokens."""
+    base: str | None = None
+    """For an adapter: the loaded version whose weights it runs on."""
+
+
+class UnloadModel(msgspec.Struct, tag="unload_model", frozen=True):
+    """Free a version that nobody uses any more; adapters go before their base. An unknown one is fine."""
+
+    model: str
 
 
 class TokenLogprob(msgspec.Struct, array_like=True, frozen=True):
@@ -80,6 +123,11 @@ class Token(msgspec.Struct, tag="token", frozen=True):
     """The entry of `stop_token_ids` that ended the sequence; None when the model's own end token did."""
 
 
+class Embedded(msgspec.Struct, tag="embedded", frozen=True):
+    uid: str
+    values: list[float]
+
+
 class Classified(msgspec.Struct, tag="classified", frozen=True):
     uid: str
     logits: list[float]
@@ -92,7 +140,7 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     code: FailureCode
 
 
-Event = Admitted | Token | Classified | Failed
+Event = Admitted | Token | Embedded | Classified | Failed
 
 
 class StepEvents(msgspec.Struct, tag="step_events", frozen=True):
@@ -101,11 +149,28 @@ class StepEvents(msgspec.Struct, tag="step_events", frozen=True):
     events: list[Event]
 
 
+class ModelUp(msgspec.Struct, tag="model_up", frozen=True):
+    """A version is loaded and takes requests."""
+
+    model: str
+
+
+class ModelFailed(msgspec.Struct, tag="model_failed", frozen=True):
+    """A version cannot be loaded; what runs is not affected."""
+
+    model: str
+    reason: str
+    """For whoever asked for it: a sentence about the checkpoint or the limits."""
+
+
 class WorkerUp(msgspec.Struct, tag="worker_up", frozen=True):
-    """A worker is ready: its weights are loaded and its loop runs."""
+    """A worker is ready: its loop runs."""
 
     worker: str
     pid: int
+    models: tuple[str, ...] = ()
+    """The versions it has: those it was made with in its first life, none after a restart. What else should be there,
+    the HTTP process tells it to load."""
 
 
 class WorkerDown(msgspec.Struct, tag="worker_down", frozen=True):
@@ -121,5 +186,5 @@ class Drain(msgspec.Struct, tag="drain", frozen=True):
     """unready: readiness is off, work still accepted. reject: new work is refused. abort: fail what still runs."""
 
 
-ToWorker = Generate | Classify | Cancel
-ToHttp = StepEvents | WorkerUp | WorkerDown | Drain
+ToWorker = Generate | Embed | Classify | Cancel | LoadModel | UnloadModel
+ToHttp = StepEvents | WorkerUp | ModelUp | ModelFailed | WorkerDown | Drain
