@@ -24,6 +24,7 @@ print(*p['dependencies'], *p['optional-dependencies']['tokenizers'], sep='\n')" 
 COPY README.md LICENSE groundup.py ./
 COPY model ./model
 COPY service ./service
+COPY client ./client
 COPY training ./training
 RUN pip install --no-deps --constraint constraints.txt .
 

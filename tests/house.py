@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("model", "training", "service", "loadtest")
+PACKAGES = ("model", "training", "service", "client", "loadtest")
 
 
 @dataclass(frozen=True)

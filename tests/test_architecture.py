@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "model": {"model"},
     "training": {"training", "model"},
     "service": {"service", "model"},
+    "client": {"client"},
     "loadtest": {"loadtest"},
 }
 """The packages of ours that each package may import."""
@@ -39,6 +40,7 @@ NEVER = {
     },
     "service.host": {"jinja2", "tiktoken"},
     "service.web": {"torch", "numpy", "zmq"},
+    "client": {"torch", "fastapi", "starlette", "litserve", "httpx", "openai"},
     "loadtest": {"torch", "fastapi", "litserve"},
 }
 """Third parties that a package must not know."""
