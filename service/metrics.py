@@ -111,6 +111,7 @@ INFERENCE_SECONDS = _histogram("vllm:request_inference_time_seconds", "Admission
 PREFILL_COMPUTED_TOKENS = _histogram(
     "vllm:request_prefill_kv_computed_tokens", "Prompt tokens that no cache had.", _COUNT_BUCKETS
 )
+EMBEDDING_ITEMS = Counter("groundup_embedding_items", "Texts embedded.", _MODEL)
 CLASSIFY_ITEMS = Counter("groundup_classify_items", "Texts classified.", _MODEL)
 MODEL_LOAD_SECONDS = Gauge(
     "groundup_model_load_seconds", "How long the weights took to load.", ["model_name"], multiprocess_mode="livemax"
@@ -161,6 +162,12 @@ E2E = Histograms(
 REQUEST_PROMPT_TOKENS = _histogram("vllm:request_prompt_tokens", "Prompt tokens of a request.", _COUNT_BUCKETS)
 REQUEST_GENERATION_TOKENS = _histogram(
     "vllm:request_generation_tokens", "Generated tokens of a request.", _COUNT_BUCKETS
+)
+REQUEST_MAX_GENERATION_TOKENS = _histogram(
+    "vllm:request_max_num_generation_tokens", "Generated tokens of a request's longest choice.", _COUNT_BUCKETS
+)
+STREAM_CHUNK_LAG = _histogram(
+    "groundup_stream_chunk_lag_seconds", "A token's arrival from the worker to its chunk's handover.", _FINE_BUCKETS
 )
 REQUEST_PARAMS_N = _histogram("vllm:request_params_n", "`n` of a request.", _CHOICE_BUCKETS)
 REQUEST_PARAMS_MAX_TOKENS = _histogram("vllm:request_params_max_tokens", "`max_tokens` of a request.", _COUNT_BUCKETS)

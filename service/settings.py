@@ -80,6 +80,9 @@ class ServiceSettings(EngineSettings):
     strict_params: bool = False
     """Refuse request fields that we do not know, instead of listing them in the `x-ignored-params` header."""
 
+    stream_interval: PositiveInt = 1
+    """Tokens in each chunk of a stream; the first chunk has one. More make fewer chunks, which come less often."""
+
     max_waiting_requests: PositiveInt = 512
     """Most sequences that wait for a place in the batch; beyond, requests are refused."""
     max_waiting_tokens: PositiveInt = 1_000_000

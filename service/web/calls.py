@@ -1,6 +1,7 @@
 """One HTTP request in flight at the workers: its sequences, and a mailbox for what arrives for them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -25,6 +26,9 @@ class Call:
         self.unfinished = set(waiting_tokens)
         """Sequences that the worker still works on, or will."""
         self.phase: Phase = "queued"
+        self.oldest_s = 0.0
+        """When the first of the events that `receive` gave last arrived."""
+        self._oldest_s = 0.0
         self._events: list[Event] = []
         self._failure: ApiError | None = None
         self._is_abandoned = False
@@ -32,6 +36,8 @@ class Call:
 
     def deliver(self, event: Event) -> None:
         """Put an event into the mailbox."""
+        if not self._events:
+            self._oldest_s = time.monotonic()
         self._events.append(event)
         self._wake.set()
 
@@ -54,7 +60,7 @@ class Call:
             raise ClientGone
         if not self._events and self._failure is not None:
             raise self._failure
-        events, self._events = self._events, []
+        events, self._events, self.oldest_s = self._events, [], self._oldest_s
         return events
 
     @asynccontextmanager

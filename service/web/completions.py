@@ -1,5 +1,6 @@
 """POST /v1/completions and /v1/chat/completions: from a checked request to an answer, plain or streamed."""
 
+from collections import defaultdict
 from contextlib import aclosing
 from functools import partial
 
@@ -54,12 +55,12 @@ class GenerationRoutes:
             Echo.of_tokens(model.tokenizer, prompt.token_ids, num_hidden=prompt.num_bos) if body.echo else None
             for prompt in prompts
         ]
-        return plan_generation(body, model, prompts, echoes)
+        return plan_generation(body, model, prompts, echoes, stream_interval=self._settings.stream_interval)
 
     def _plan_chat(self, body: ChatRequest, model: ServedModel) -> Plan:
         prompt = chat_prompt(body, model, self._settings)
         echo = Echo(body.messages[-1].content or "") if body.echo else None
-        return plan_generation(body, model, [prompt], [echo])
+        return plan_generation(body, model, [prompt], [echo], stream_interval=self._settings.stream_interval)
 
     async def _answer(
         self, request: Request, received: Received[GenerationRequest], plan: Plan, shape: Shape
@@ -97,11 +98,12 @@ class GenerationRoutes:
         shape: Shape,
         envelope: Envelope,
     ) -> Response:
-        gains: list[list[Delta]] = [[] for _ in range(generation.plan.num_choices)]
+        gains: defaultdict[int, list[Delta]] = defaultdict(list)
         async with aclosing(batches(generation, self._frontend, request.receive)) as running:
             async for deltas in running:
                 for index, delta in deltas:
                     gains[index].append(delta)
-        answer = plain_answer(shape, envelope, [fold(gain) for gain in gains], generation.usage())
+        choices = [fold(gains[index]) for index in generation.shown_candidates()]
+        answer = plain_answer(shape, envelope, choices, generation.usage())
         headers = received.headers | {"server-timing": generation.timings.server_timing()}
         return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)

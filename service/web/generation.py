@@ -32,8 +32,10 @@ class _Sequence:
     """One sequence and the choices that show it."""
 
     indices: range
+    """The candidates it stands for."""
     prompt: int
     output: SequenceOutput
+    logprob_sum: float = 0.0
     cached_tokens: int = 0
     last_token_s: float | None = None
 
@@ -53,7 +55,7 @@ class Generation:
         queue_deadline_s = min(self.timings.started_s + queue_timeout_s, self.deadline_s)
         for number, prompt in enumerate(plan.prompts):
             params = plan.params_of(number)
-            for choice, indices in enumerate(plan.choices_of(number)):
+            for choice, indices in enumerate(plan.candidates_of(number)):
                 message = Generate(
                     uid=uuid.uuid4().hex,
                     consumer=consumer,
@@ -63,6 +65,7 @@ class Generation:
                     choice=choice,
                     queue_deadline_s=queue_deadline_s,
                     deadline_s=self.deadline_s,
+                    cache_salt=plan.cache_salt,
                 )
                 output = SequenceOutput(plan.model.tokenizer, prompt.token_ids, plan.output, plan.echoes[number])
                 self.messages.append(message)
@@ -95,8 +98,22 @@ class Generation:
         stopped, self._stopped = self._stopped, []
         return stopped
 
+    def shown_candidates(self) -> list[int]:
+        """Return the candidate behind each choice: every one, or the best of each prompt, the first of equals."""
+        num_candidates, n = self.plan.num_candidates, self.plan.n
+        if not self.plan.is_ranked:
+            return list(range(self.plan.num_choices))
+        means = {
+            index: sequence.logprob_sum / max(1, sequence.output.num_tokens)
+            for sequence in self._sequences.values()
+            for index in sequence.indices
+        }
+        firsts = range(0, num_candidates * len(self.plan.prompts), num_candidates)
+        ranked = [sorted(range(first, first + num_candidates), key=lambda i: -means[i]) for first in firsts]
+        return [index for ranking in ranked for index in ranking[:n]]
+
     def usage(self) -> dict[str, Any]:
-        """Count tokens so far: each prompt once, every generated token of every choice."""
+        """Count tokens so far: each prompt once, every generated token of every candidate."""
         prompt_tokens = sum(len(prompt.token_ids) for prompt in self.plan.prompts)
         sequences = self._sequences.values()
         completion_tokens = sum(sequence.output.num_tokens * len(sequence.indices) for sequence in sequences)
@@ -134,6 +151,7 @@ class Generation:
         metrics.REQUEST_PARAMS_N.labels(model_id, metrics.ENGINE).observe(self.plan.n)
         metrics.REQUEST_PARAMS_MAX_TOKENS.labels(model_id, metrics.ENGINE).observe(self.plan.prompts[0].max_tokens)
         most_tokens = max(sequence.output.num_tokens for sequence in self._sequences.values())
+        metrics.REQUEST_MAX_GENERATION_TOKENS.labels(model_id, metrics.ENGINE).observe(most_tokens)
         if self.timings.decode_s is not None and most_tokens > 1:
             metrics.TIME_PER_OUTPUT_TOKEN.observe(model_id, self.timings.decode_s / (most_tokens - 1))
 
@@ -143,12 +161,14 @@ class Generation:
             return
         self.timings.token(self.plan.model.id, now_s, sequence.last_token_s)
         sequence.last_token_s = now_s
-        shown = [output.take_echo(event), output.push(event)]
+        if event.logprob is not None:
+            sequence.logprob_sum += event.logprob.logprob
+        shown = [output.take_prompt_logprobs(event), output.take_echo(event), output.push(event)]
         deltas.extend((index, delta) for delta in shown if delta is not None for index in sequence.indices)
         if output.is_finished:
-            assert shown[1] is not None
-            assert shown[1].finish_reason is not None
-            self._finish_reasons.add(shown[1].finish_reason)
+            assert shown[-1] is not None
+            assert shown[-1].finish_reason is not None
+            self._finish_reasons.add(shown[-1].finish_reason)
             if event.finish_reason is None:
                 self._stopped.append(event.uid)
 
@@ -170,6 +190,7 @@ async def batches(
             async with call.watching(receive):
                 while not generation.is_finished:
                     deltas = generation.take(await call.receive(silence_s))
+                    generation.timings.arrived_s = call.oldest_s
                     frontend.cancel(call, generation.take_stopped())
                     yield deltas
             failure = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.tokenizer import Tokenizer
+from service.host.messages import TokenLogprob
 from service.web.output import TokenEntry
 
 LOWEST = -9999.0
@@ -56,6 +57,29 @@ def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenEntry], k: int, *
         if entry.is_shown and entry.logprob is not None
     ]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs(
+    tokenizer: Tokenizer, scored: Sequence[tuple[int, TokenLogprob | None]], k: int, *, as_ids: bool
+) -> list[dict[str, Any] | None]:
+    """Return for each prompt token its own score and those of the best, by token id, as vLLM has it.
+
+    The rank of a token that is not among the best is not known.
+    """
+
+    def entries_of(token_id: int, score: TokenLogprob) -> dict[str, Any]:
+        ranks = {best_id: rank for rank, (best_id, _) in enumerate(score.top, start=1)}
+        logprobs = {token_id: score.logprob} | dict(score.top[:k])
+        return {
+            str(id_): {
+                "logprob": _finite(logprob),
+                "rank": ranks.get(id_),
+                "decoded_token": token_text(tokenizer, id_, as_id=as_ids),
+            }
+            for id_, logprob in logprobs.items()
+        }
+
+    return [None if score is None else entries_of(token_id, score) for token_id, score in scored]
 
 
 def _finite(logprob: float) -> float:

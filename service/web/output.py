@@ -35,6 +35,8 @@ class Delta:
     token_ids: Sequence[int] = ()
     prompt_token_ids: Sequence[int] = ()
     """With the first delta of a choice that reports token ids."""
+    prompt_logprobs: Sequence[tuple[int, TokenLogprob | None]] = ()
+    """The prompt's tokens with their scores, with the first delta of a choice that reports them."""
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
@@ -55,6 +57,7 @@ def fold(deltas: Iterable[Delta]) -> Delta:
         entries.extend(delta.entries)
         token_ids.extend(delta.token_ids)
         whole.prompt_token_ids = whole.prompt_token_ids or delta.prompt_token_ids
+        whole.prompt_logprobs = whole.prompt_logprobs or delta.prompt_logprobs
         if delta.finish_reason is not None:
             whole.finish_reason, whole.stop_reason = delta.finish_reason, delta.stop_reason
     whole.text = "".join(parts)
@@ -85,7 +88,7 @@ class Echo:
 
     def delta(self, logprobs: Sequence[TokenLogprob | None] | None) -> Delta:
         """Show the prompt, with its tokens when they were scored."""
-        if logprobs is None:
+        if logprobs is None or not self.starts:
             return Delta(self.text)
         scored = zip(self.token_ids, logprobs, self.starts, strict=True)
         return Delta(self.text, [TokenEntry(token_id, logprob, start, True) for token_id, logprob, start in scored])
@@ -96,14 +99,18 @@ class OutputOptions:
     """What the choices of a request show; the same for all of them."""
 
     text: TextOptions
-    keeps_entries: bool = False
-    """Report tokens with their log-probabilities."""
+    num_logprobs: int | None = None
+    """Report tokens with their log-probabilities and this many alternatives."""
+    num_prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
     keeps_token_ids: bool = False
     """Report bare token ids."""
     stops_of_token: dict[int, str] = field(default_factory=dict)
     """Stop strings that are control tokens: the worker stops at their ids, since skipped tokens have no text."""
     continues_text: bool = False
     """Whether the answer goes on in the text of its prompt."""
+    interval: int = 1
+    """How many tokens to gather before they are shown; the first and the last never wait."""
 
 
 class SequenceOutput:
@@ -122,6 +129,9 @@ class SequenceOutput:
         self._pending: deque[tuple[int, TokenEntry]] = deque()  # with the offset at which the token's text is complete
         self._unsent_ids: list[int] = []
         self._unsent_prompt_ids = prompt_ids if options.keeps_token_ids else ()
+        self._scored_ids = prompt_ids if options.num_prompt_logprobs is not None else ()
+        self._unsent_text = ""
+        self._next_due = 1
         self.num_tokens = 0
         self.is_finished = False
 
@@ -132,7 +142,7 @@ class SequenceOutput:
 
     def push(self, event: Token) -> Delta | None:
         """Add a token; return what became certain, None when nothing did."""
-        text = "" if event.token_id is None else self._add(event.token_id, event)
+        text = self._unsent_text + ("" if event.token_id is None else self._add(event.token_id, event))
         reason: FinishReason | None = event.finish_reason
         if reason is not None and self._pipeline.matched is None:
             text += self._pipeline.flush()
@@ -140,7 +150,16 @@ class SequenceOutput:
             reason = "stop"
         if reason is not None:
             return self._finish(text, reason, event)
-        return self._delta(text) if text else None
+        is_due = self.num_tokens >= self._next_due
+        self._unsent_text = "" if is_due else text
+        return self._delta(text) if text and is_due else None
+
+    def take_prompt_logprobs(self, event: Token) -> Delta | None:
+        """Return the prompt's tokens with their scores, once, when the first token comes."""
+        scored_ids, self._scored_ids = self._scored_ids, ()
+        if not scored_ids or event.prompt_logprobs is None:
+            return None
+        return Delta(prompt_logprobs=list(zip(scored_ids, event.prompt_logprobs, strict=True)))
 
     def _add(self, token_id: int, event: Token) -> str:
         self.num_tokens += 1
@@ -149,7 +168,7 @@ class SequenceOutput:
         ends_sequence = event.finish_reason == "stop"
         start = self._pipeline.num_chars
         text = "" if ends_sequence else self._pipeline.push(token_id)
-        if self._options.keeps_entries:
+        if self._options.num_logprobs is not None:
             is_shown = not ends_sequence and token_id not in self._skipped_ids
             # A token that completed no character is part of the next one.
             gained = max(1, self._pipeline.num_chars - start) if is_shown else 0
@@ -160,6 +179,7 @@ class SequenceOutput:
 
     def _delta(self, text: str) -> Delta:
         self._num_released += len(text)
+        self._next_due = self.num_tokens + self._options.interval
         entries: list[TokenEntry] = []
         while self._pending and self._pending[0][0] <= self._num_released:
             entries.append(self._pending.popleft()[1])

@@ -23,20 +23,29 @@ class Plan:
     """Of every sequence, but for the seed and the limits, which depend on its prompt."""
     seed: int | None
     n: int
+    """Answers to each prompt that the client sees."""
+    num_candidates: int
+    """Answers to each prompt that are generated: `n`, or more, of which the best are taken."""
     output: OutputOptions
     echoes: Sequence[Echo | None]
     """For each prompt, what goes before its answers."""
+    cache_salt: str
 
     @property
     def num_choices(self) -> int:
         return self.n * len(self.prompts)
 
-    def choices_of(self, prompt: int) -> list[range]:
-        """Return, for each sequence of a prompt, the choices that show it: greedy choices are all alike."""
-        first = prompt * self.n
+    @property
+    def is_ranked(self) -> bool:
+        return self.num_candidates > self.n
+
+    def candidates_of(self, prompt: int) -> list[range]:
+        """Return, for each sequence of a prompt, the candidates it stands for: greedy ones are all alike."""
+        first = prompt * self.num_candidates
+        last = first + self.num_candidates
         if self.params.temperature == 0:
-            return [range(first, first + self.n)]
-        return [range(index, index + 1) for index in range(first, first + self.n)]
+            return [range(first, last)]
+        return [range(index, index + 1) for index in range(first, last)]
 
     def params_of(self, prompt: int) -> SamplingParams:
         """Return the settings of a prompt's sequences; without a seed of the client's, with one of their own."""
@@ -48,12 +57,17 @@ class Plan:
 
 
 def plan_generation(
-    request: GenerationRequest, model: ServedModel, prompts: Sequence[Prompt], echoes: Sequence[Echo | None]
+    request: GenerationRequest,
+    model: ServedModel,
+    prompts: Sequence[Prompt],
+    echoes: Sequence[Echo | None],
+    *,
+    stream_interval: int = 1,
 ) -> Plan:
-    """Translate the settings of a request.
+    """Translate the settings of a request. A stream shows `stream_interval` tokens at once.
 
     Raises:
-        InvalidParameter: a token id in `stop_token_ids` or `logit_bias` is not in the vocabulary.
+        InvalidParameter: a token id is not in the vocabulary.
     """
     check_token_ids(request.stop_token_ids, model, "stop_token_ids")
     check_token_ids(request.allowed_token_ids or (), model, "allowed_token_ids")
@@ -67,6 +81,10 @@ def plan_generation(
         min_tokens=request.min_tokens,
     )
     logprobs = request.wanted_logprobs
+    scores_prompt = [] if request.prompt_logprobs is None else [request.prompt_logprobs]
+    if logprobs is not None and any(echo is not None and echo.starts for echo in echoes):
+        scores_prompt.append(logprobs)
+    is_ranked = request.num_candidates > request.n
     params = SamplingParams(
         min_tokens=request.min_tokens,
         temperature=request.temperature,
@@ -79,11 +97,28 @@ def plan_generation(
         logit_bias=request.logit_bias,
         stop_token_ids=tuple(dict.fromkeys([*request.stop_token_ids, *stops_of_token])),
         ignore_eos=request.ignore_eos,
-        logprobs=logprobs,
-        prompt_logprobs=logprobs if any(echo is not None and echo.starts for echo in echoes) else None,
+        allowed_token_ids=None if request.allowed_token_ids is None else tuple(request.allowed_token_ids),
+        bad_words=_runs_of(request.bad_words, model),
+        logprobs=0 if logprobs is None and is_ranked else logprobs,
+        prompt_logprobs=max(scores_prompt, default=None),
     )
-    output = OutputOptions(text, logprobs is not None, request.return_token_ids, stops_of_token, request.continues_text)
-    return Plan(model, prompts, params, request.seed, request.n, output, echoes)
+    output = OutputOptions(
+        text,
+        num_logprobs=logprobs,
+        num_prompt_logprobs=request.prompt_logprobs,
+        keeps_token_ids=request.return_token_ids,
+        stops_of_token=stops_of_token,
+        continues_text=request.continues_text,
+        interval=stream_interval if request.stream else 1,
+    )
+    salt = request.cache_salt or ""
+    return Plan(model, prompts, params, request.seed, request.n, request.num_candidates, output, echoes, salt)
+
+
+def _runs_of(words: Sequence[str], model: ServedModel) -> tuple[tuple[int, ...], ...]:
+    """Encode words as they are at the beginning of a text and inside one."""
+    spelled = [spelling for word in words for spelling in (word, " " + word.lstrip())]
+    return tuple(dict.fromkeys(tuple(model.tokenizer.encode(spelling)) for spelling in spelled))
 
 
 def _check_bias(request: GenerationRequest, model: ServedModel) -> None:

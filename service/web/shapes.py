@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from service.web.logprobs import chat_logprobs, legacy_logprobs
+from service.web.logprobs import chat_logprobs, legacy_logprobs, prompt_logprobs
 from service.web.output import Delta
 from service.web.plan import Plan
 
@@ -24,7 +24,8 @@ class Shape(ABC):
     def __init__(self, plan: Plan, *, names_ids: bool) -> None:
         """With `names_ids`, tokens are shown as `token_id:7`."""
         self.tokenizer = plan.model.tokenizer
-        self.num_logprobs = plan.params.logprobs
+        self.num_logprobs = plan.output.num_logprobs
+        self.num_prompt_logprobs = plan.output.num_prompt_logprobs
         self.names_ids = names_ids
         self._keeps_token_ids = plan.output.keeps_token_ids
 
@@ -39,6 +40,17 @@ class Shape(ABC):
     def opening(self, index: int) -> dict[str, Any] | None:
         """Return what a streamed choice begins with, if anything."""
         return None
+
+    def beside_choices(self, choices: Sequence[Delta]) -> Mapping[str, Any]:
+        """Return further fields of an answer that its choices decide."""
+        return {}
+
+    def _prompt_logprobs(self, whole: Delta) -> dict[str, Any]:
+        """Return what vLLM calls `prompt_logprobs`, if it was asked for."""
+        if self.num_prompt_logprobs is None:
+            return {}
+        k = self.num_prompt_logprobs
+        return {"prompt_logprobs": prompt_logprobs(self.tokenizer, whole.prompt_logprobs, k, as_ids=self.names_ids)}
 
     @abstractmethod
     def _whole(self, whole: Delta) -> dict[str, Any]: ...
@@ -68,7 +80,7 @@ class CompletionShape(Shape):
     chunk_object = "text_completion"
 
     def _whole(self, whole: Delta) -> dict[str, Any]:
-        return {"text": whole.text}
+        return {"text": whole.text} | self._prompt_logprobs(whole)
 
     def _gain(self, delta: Delta) -> dict[str, Any]:
         return {"text": delta.text}
@@ -90,6 +102,10 @@ class ChatShape(Shape):
     def opening(self, index: int) -> dict[str, Any]:
         """Return the chunk that says who speaks."""
         return self._around(index, {"delta": {"role": "assistant", "content": "", "refusal": None}}, None, Delta())
+
+    def beside_choices(self, choices: Sequence[Delta]) -> Mapping[str, Any]:
+        """Return the prompt's scores: all choices have one prompt."""
+        return self._prompt_logprobs(choices[0])
 
     def _whole(self, whole: Delta) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": whole.text, "refusal": None, "annotations": []}}
@@ -133,4 +149,5 @@ def plain_answer(
     return envelope.fields(shape, shape.object) | {
         "choices": [shape.choice(index, whole) for index, whole in enumerate(choices)],
         "usage": usage,
+        **shape.beside_choices(choices),
     }

@@ -16,6 +16,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service import metrics
 from service.web.errors import ApiError, ClientGone, InternalError
 from service.web.frontend import Frontend
 from service.web.generation import Generation, IndexedDelta, batches
@@ -150,6 +151,9 @@ class EventStream(Response):
                     frames = KEEP_ALIVE
                 if frames:
                     await self._send(frames, send)
+                if deltas:
+                    lag_s = time.monotonic() - self._generation.timings.arrived_s
+                    metrics.STREAM_CHUNK_LAG.labels(self._generation.plan.model.id, metrics.ENGINE).observe(lag_s)
 
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -15,6 +15,8 @@ class Timings:
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+    arrived_s: float = 0.0
+    """When the oldest of the events that are being answered came from the worker."""
 
     def admit(self, queue_s: float) -> None:
         """Note that a sequence left the queue."""

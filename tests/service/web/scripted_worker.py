@@ -1,16 +1,20 @@
-"""A worker that follows a script, and the app in front of it: routes are tested without a model or a second process.
+"""A worker that follows a script, and the app in front of it on a real socket: routes are tested without a model.
 
 The script of a sequence is a list of events for it, sent one step at a time; without an end the sequence runs for ever.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
+import uvicorn
 from fastapi import FastAPI
 
 from service.host.messages import (
@@ -125,11 +129,34 @@ class Service:
 
     def run(self, ask: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
         async def main() -> T:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await asyncio.wait_for(ask(client), 20)
+            async with listening(self.app) as url, _client(url) as client:
+                return await asyncio.wait_for(ask(client), 30)
 
         return asyncio.run(main())
+
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Never used; without it every client would load the machine's certificates, which takes longer than most tests."""
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=30, verify=_NO_TLS, trust_env=False)
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """Serve an app on a free port of the loopback, on this event loop."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await server.startup(sockets=[listener])
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.force_exit = True  # what a test leaves behind does not finish
+            await server.shutdown(sockets=[listener])
 
 
 def parse_events(text: str) -> list[Any]:

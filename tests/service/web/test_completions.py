@@ -327,12 +327,6 @@ def test_ignored_fields_are_logged_and_counted_under_no_name_of_the_clients(
     assert float(metrics.IGNORED_PARAMS.labels("other")._value.get()) == before + 2
 
 
-def test_a_cache_that_nobody_shares_needs_no_salt(service: Service) -> None:
-    response = service.post(PATH, BASE | {"cache_salt": "mine"})
-    assert response.status_code == 200
-    assert "x-ignored-params" not in response.headers
-
-
 def test_client_can_name_its_request(service: Service) -> None:
     assert complete(service, request_id="mine")["id"] == "cmpl-mine"
 
