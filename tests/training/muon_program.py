@@ -1,10 +1,9 @@
-"""Moves a tiny model by given gradients: `torchrun ... muon_program.py OUT` shares it out, `python` keeps it whole.
+"""Moves a tiny model by given gradients; several processes share it out, one keeps it whole.
 
 The first process writes the final weights and Muon's state, as torch.distributed.checkpoint sees it, to OUT.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ def main(out: Path) -> None:
     """Take three steps."""
     torch.set_num_threads(1)
     model = make_gpt(make_config("qwen3", n_layer=3, n_inner=23))  # rows that two processes cannot halve
-    if "WORLD_SIZE" in os.environ:
+    if int(os.environ["WORLD_SIZE"]) > 1:
         dist.init_process_group("gloo")
         fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     optimizers = build_optimizers(model, OptimConfig(lr=0.01))
@@ -52,7 +51,3 @@ def give_gradients(model: nn.Module, rng: torch.Generator) -> None:
             parameter.grad = distribute_tensor(grad, parameter.device_mesh, parameter.placements)
         else:
             parameter.grad = grad
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

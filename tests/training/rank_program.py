@@ -1,4 +1,4 @@
-"""A small run for several processes, started by torchrun: `-m tests.training.rank_program OUT '{"steps": 4, ...}'`.
+"""A small run for several processes.
 
 Beside settings of a finetuning run it takes `dropout`, and `stop_at` and `diverge_at`: the step in which the last
 process is told to stop, or gets an infinite loss. Each process writes the gradients of its first step and its numbers
@@ -8,7 +8,6 @@ at the end; the first one also the final weights.
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -83,7 +82,3 @@ def main(out: Path, settings: dict[str, object]) -> None:
             )
         result = {"step": state.step, "stopped": state.is_stopped, "records": trainer.log.records}
         (out / f"rank-{world.rank}.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

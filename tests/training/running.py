@@ -9,13 +9,19 @@ from pathlib import Path
 
 import psutil
 
+import groundup
+from tests.forked import Forked
 from tests.program import poll
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
 
 
 class Run:
     """A run in a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, process: "Forked | subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
         self.log = log
 
@@ -45,10 +51,21 @@ def steps_in(folder: Path) -> int:
 
 @contextmanager
 def started(arguments: list[str], log: Path) -> Iterator[Run]:
-    """Start Python; kill it, and what it started, if it still lives at the end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Start `groundup ARGUMENTS`; kill it if it still lives at the end."""
+    process = Forked(run_verb, arguments, log=log, environment=ENVIRONMENT)
+    try:
+        yield Run(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def started_by_torchrun(arguments: list[str], log: Path) -> Iterator[Run]:
+    """Start `groundup ARGUMENTS` on two processes; kill all, if they still live at the end."""
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, *arguments], stdout=file, stderr=file, env=environment)
+        command = [sys.executable, *TORCHRUN, "-m", "groundup", *arguments]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **ENVIRONMENT})
     try:
         yield Run(process, log)
     finally:
@@ -57,3 +74,8 @@ def started(arguments: list[str], log: Path) -> Iterator[Run]:
                 child.kill()
             process.kill()
         process.wait()
+
+
+def run_verb(arguments: list[str]) -> None:
+    """Do what `groundup ARGUMENTS` does, its exit status included."""
+    sys.exit(groundup.main(arguments))

@@ -22,14 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.program import poll
-from tests.training.running import started, steps_in
+from tests.training.running import started, started_by_torchrun, steps_in
 
 KILLS = int(os.environ.get("GROUNDUP_KILLS", "3"))
 STEPS = 200 if KILLS > 3 else 60
 TIMES = {"seconds", "tokens_per_s"}
 """What a clock has measured."""
-
-TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def command(texts: list[Path], out: Path, *more: str) -> list[str]:
     places = ["--data", ",".join(map(str, texts)), "--weights=3,1", "--out", str(out), "--vocab-size=300"]
     pace = [f"--steps={STEPS}", f"--eval-interval={STEPS // 4}", "--save-interval=10", "--keep-last=3"]
     alone = ["--device=cpu", "--num-threads=1", "--resume"]
-    return ["-m", "groundup", "pretrain", *places, *sizes, *exact, *pace, *alone, *more]
+    return ["pretrain", *places, *sizes, *exact, *pace, *alone, *more]
 
 
 class Collector:
@@ -148,9 +146,9 @@ def test_a_killed_rank_is_survived_by_its_run(texts: list[Path], tmp_path: Path)
     """Weights shared out to two processes; torchrun starts both again, and they resume."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     shared = ["--parallel=fsdp", "--steps=40", "--eval-interval=20"]
-    with Collector(whole), started([*TWO_RANKS, *command(texts, whole, *shared)], log_of(whole)) as run:
+    with Collector(whole), started_by_torchrun(command(texts, whole, *shared), log_of(whole)) as run:
         run.wait()
-    with Collector(killed), started([*TWO_RANKS, *command(texts, killed, *shared)], log_of(killed)) as run:
+    with Collector(killed), started_by_torchrun(command(texts, killed, *shared), log_of(killed)) as run:
         run.wait_for_step(tmp_path / "killed.run", 25)
         ranks = [c for c in psutil.Process(run.process.pid).children(recursive=True) if "groundup" in c.cmdline()]
         ranks[-1].kill()

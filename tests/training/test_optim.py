@@ -1,7 +1,4 @@
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from model.classifier import GPTClassifier
+from tests.forked import run_ranks
 from tests.tiny import make_config, make_gpt
+from tests.training.muon_program import main
 from training import optim
 from training.config.run import OptimConfig
 from training.optim import Muon, build_optimizers, lr_factor, orthogonalize, set_lr
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_rate_rises_linearly_and_falls_to_its_last_value() -> None:
@@ -153,18 +149,10 @@ def test_few_weights_at_a_time_move_as_all_at_once(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_muon_moves_shared_out_matrices_as_whole_ones(tmp_path: Path) -> None:
-    program = "tests/training/muon_program.py"
-    runs = {
-        "whole": [program],
-        "shared": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", program],
-    }
     found = {}
-    for name, command in runs.items():
+    for name, size in (("whole", 1), ("shared", 2)):
         out = tmp_path / f"{name}.safetensors"
-        run = subprocess.run(
-            [sys.executable, *command, str(out)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-        )
-        assert run.returncode == 0, run.stderr
+        assert run_ranks(main, out, size=size, logs=tmp_path) == [0] * size, (tmp_path / "rank-0.log").read_text()
         found[name] = load_file(out)
     assert found["whole"].keys() == found["shared"].keys()
     assert "optim.h.0.attn.qkv.weight" in found["whole"]

@@ -21,7 +21,7 @@ PACE = ["--device=cpu", "--num-threads=1", "--eval-interval=5", "--steps=40"]
 def stop(arguments: list[str], out: Path, snapshots: str = "snapshots", signum: signal.Signals = signal.SIGTERM) -> str:
     """Start a run, tell it to stop once it has a snapshot, and return what it said."""
     folder = out.with_name(out.name + ".run")
-    with started(["-m", "groundup", *arguments, "--out", str(out)], out.with_suffix(".log")) as run:
+    with started([*arguments, "--out", str(out)], out.with_suffix(".log")) as run:
 
         def has_come() -> bool:
             assert run.process.poll() is None, run.log.read_text()

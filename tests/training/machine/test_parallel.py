@@ -1,9 +1,6 @@
-"""Several real processes under torchrun, beside one alone on the same rows."""
+"""Several real processes in torchrun's environment, beside one alone on the same rows."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.forked import run_ranks
+from tests.training.rank_program import main
 from training.config.run import RunConfig
 from training.machine.parallel import World
 from training.trainer import Trainer
@@ -21,21 +20,16 @@ pytestmark = pytest.mark.slow
 SIZE = 2
 
 
-def train(out: Path, size: int = SIZE, **settings: object) -> "subprocess.CompletedProcess[str]":
-    """Run `rank_program` on some processes; return how it ended."""
+def train(out: Path, size: int = SIZE, **settings: object) -> list[int]:
+    """Run `rank_program` on some processes; return their exit statuses."""
     out.mkdir(exist_ok=True)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
     settings = {"steps": 6, "eval_interval": 2, "save_interval": 2, "keep_best": False, **settings}
-    command = [sys.executable, *torchrun, "-m", "tests.training.rank_program", str(out), json.dumps(settings)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[3]
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=150, check=False)
+    return run_ranks(main, out, settings, size=size, logs=out)
 
 
 def finished(out: Path, size: int = SIZE, **settings: object) -> dict[str, Any]:
     """Run to a good end; return the numbers of the first process."""
-    done = train(out, size, **settings)
-    assert done.returncode == 0, done.stderr
+    assert train(out, size, **settings) == [0] * size, (out / "rank-0.log").read_text()
     result: dict[str, Any] = json.loads((out / "rank-0.json").read_text())
     return result
 
@@ -119,8 +113,7 @@ def test_a_run_goes_on_with_fewer_and_with_more_processes(tmp_path: Path, alone:
 
 
 def test_divergence_on_one_process_stops_all_before_the_weights_move(tmp_path: Path) -> None:
-    done = train(tmp_path, diverge_at=4)
-    assert done.returncode != 0
+    assert all(train(tmp_path, diverge_at=4))
     for rank in range(SIZE):
         assert json.loads((tmp_path / f"rank-{rank}.json").read_text()) == {"step": 3, "error": "NonFiniteError"}
 
