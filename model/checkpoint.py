@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from model.adapter import StoredAdapter, adapter_files, load_adapter, read_adapter
+from model.adapter import adapter_files, load_adapter
 from model.adapter_config import AdapterConfig
+from model.adapter_directory import StoredAdapter, read_adapter
 from model.classifier import GPTClassifier
 from model.convert import PublicTensor, canonical_name, is_ignored, public_tensors
 from model.directory import (

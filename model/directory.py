@@ -86,7 +86,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     generation = read_json(path / GENERATION_CONFIG_FILE) if (path / GENERATION_CONFIG_FILE).exists() else {}
     return Checkpoint(
         path=path,
-        name=_name_of(path.resolve()),
+        name=checkpoint_name(path.resolve()),
         kind=kind,
         config=config,
         labels=labels,
@@ -97,7 +97,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     )
 
 
-def _name_of(path: Path) -> str:
+def checkpoint_name(path: Path) -> str:
+    """Return what a directory's model is called: an adapter inside a checkpoint names its run as well."""
     is_inside_checkpoint = path.name == ADAPTER_FOLDER and (path.parent / CONFIG_FILE).exists()
     return f"{path.parent.name}-{path.name}" if is_inside_checkpoint else path.name
 

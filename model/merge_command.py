@@ -10,7 +10,7 @@ from model.directory import CONFIG_FILE, CheckpointError, has_chat_template, is_
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from model.adapter import StoredAdapter
+    from model.adapter_directory import StoredAdapter
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -47,7 +47,7 @@ def run(config: MergeConfig) -> None:
 
     import torch  # takes seconds to import, and --help needs none of it
 
-    from model.adapter import read_adapter
+    from model.adapter_directory import read_adapter
     from model.checkpoint import load_merged, save_checkpoint
 
     stored = read_adapter(config.adapter)

@@ -9,8 +9,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from model.adapter_rows import AdapterRows
+from model.cached_attention import Row
 from model.gpt import GPT
-from model.kv_cache import PagedKVCache, Row
+from model.kv_cache import PagedKVCache
 from model.sampling import SampleRow, sample, top_logprobs
 from service.engine.engine import RowResult
 from service.engine.request import Logprob
@@ -27,6 +29,10 @@ class GPTRunner:
         self.model = model.eval().requires_grad_(False)
         weight = model.wte.weight
         self.device = weight.device
+        self.adapters = AdapterRows(model)
+        """Whose updates rows may ask for by name."""
+        self.heads: dict[str, Tensor] = {}
+        """Classification heads (num_labels, C) that pooled rows may ask for by name."""
         self.cache = PagedKVCache(
             model.config, num_pages=num_pages, page_size=page_size, device=weight.device, dtype=weight.dtype
         )
@@ -40,6 +46,8 @@ class GPTRunner:
         for row, end, result in zip(rows, ends, results, strict=True):
             if row.request.params.prompt_logprobs is not None:
                 result.prompt_logprobs = self._score_prompt(row, hidden[end - row.length : end])
+            if row.request.pooling is not None:
+                result.pooled = self._pool(row, hidden[end - row.length : end])
         block_size = self.model.config.block_size
         sampled = [i for i, row in enumerate(rows) if row.is_complete and row.request.wants_token(block_size)]
         if sampled:
@@ -51,18 +59,22 @@ class GPTRunner:
         idx = [token for row in rows for token in row.request.token_ids(row.start, row.start + row.length)]
         positions = [position for row in rows for position in range(row.start, row.start + row.length)]
         plan = self.cache.plan([Row(row.pages, row.start, row.length) for row in rows])
-        hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], plan=plan)  # (1, N, C)
+        with self.adapters.applied((row.request.adapter, row.length) for row in rows):
+            hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], plan=plan)  # (1, N, C)
         return hidden[0]
 
     def _sample(self, last: Tensor, rows: Sequence[StepRow], results: Sequence[RowResult]) -> None:
         """Fill in the next token of each row from its last hidden state (B, C)."""
-        logits = self.model.logits(last).float()  # (B, V)
         requests = [row.request for row in rows]
+        logits = self._logits(last, [(request.adapter, 1) for request in requests])  # (B, V)
         choices = sample(
-            logits, [SampleRow(r.params, r.choice, r.prompt_ids, r.output_ids, r.ending_ids) for r in requests]
+            logits,
+            [SampleRow(r.params, r.choice, r.prompt_ids, r.output_ids, r.ending_ids, r.constraint) for r in requests],
         )
-        for result, token_id in zip(results, choices.tolist(), strict=True):
+        for request, result, token_id in zip(requests, results, choices.tolist(), strict=True):
             result.token_id = token_id
+            if request.constraint is not None:
+                request.constraint.accept(token_id)
         wanting = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
         if wanting:
             index = self._tensor(wanting)
@@ -78,10 +90,30 @@ class GPTRunner:
         scores: list[Logprob] = []
         for start in range(first, stop, SCORED_AT_ONCE):
             end = min(start + SCORED_AT_ONCE, stop)
-            logits = self.model.logits(hidden[start - row.start : end - row.start]).float()
+            logits = self._logits(hidden[start - row.start : end - row.start], [(request.adapter, end - start)])
             targets = self._tensor(request.token_ids(start + 1, end + 1))
             scores += read_logprobs(logits, targets, [request.params.prompt_logprobs or 0] * len(targets))
         return scores
+
+    def _pool(self, row: StepRow, hidden: Tensor) -> list[float] | None:
+        """Return what a row's hidden states (T, C) add to its pooled state: their sum, or the last one and its head."""
+        request = row.request
+        if request.pooling == "mean":
+            pooled = hidden.sum(0, dtype=torch.float32)
+        elif not row.is_complete:
+            return None
+        elif request.head is None:
+            pooled = hidden[-1].float()
+        else:
+            head = self.heads[request.head]
+            pooled = head @ hidden[-1].to(head.dtype)
+        values: list[float] = pooled.tolist()
+        return values
+
+    def _logits(self, hidden: Tensor, rows: Sequence[tuple[str | None, int]]) -> Tensor:
+        """Map hidden states (N, C) to logits (N, V), float32, given the adapter of each row and its length."""
+        with self.adapters.applied(rows):
+            return self.model.logits(hidden).float()
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, device=self.device)

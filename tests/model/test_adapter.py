@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.adapter import StoredAdapter, adapter_files, base_digests, load_adapter, read_adapter
+from model.adapter import adapter_files, base_digests, load_adapter
 from model.adapter_config import AdapterConfig
+from model.adapter_directory import StoredAdapter, read_adapter
 from model.directory import CheckpointError
 from model.gpt import GPT
 from model.lora import add_lora

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from model.adapter import PREFIX, adapter_files, adapter_tensors, fill_adapter, load_adapter, read_adapter
+from model.adapter import adapter_files, adapter_tensors, fill_adapter, load_adapter
 from model.adapter_config import AdapterConfig
+from model.adapter_directory import PREFIX, read_adapter
 from model.checkpoint import public_views
 from model.classifier import GPTClassifier
 from model.gpt import GPT

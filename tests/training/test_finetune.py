@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import groundup
-from model.adapter import read_adapter
 from model.adapter_config import AdapterConfig
+from model.adapter_directory import read_adapter
 from model.checkpoint import load_classifier, load_gpt, save_checkpoint
 from model.classifier import GPTClassifier
 from model.directory import read_checkpoint

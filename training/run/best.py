@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from model.adapter import fill_adapter, read_adapter
+from model.adapter import fill_adapter
+from model.adapter_directory import read_adapter
 from model.checkpoint import load_classifier, load_gpt
 from model.classifier import GPTClassifier
 from model.directory import ADAPTER_FOLDER
