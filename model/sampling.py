@@ -7,6 +7,8 @@ It knows logits and token ids, not requests, batching or text. The noise of a ro
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +17,13 @@ from model.sampling_params import SamplingParams
 
 NUCLEUS_CANDIDATES = 1024
 """Sorting a whole vocabulary is slow; nearly every nucleus lies within this many top tokens."""
+
+
+class Constraint(Protocol):
+    """Knows which tokens may follow."""
+
+    def mask(self) -> bytes:
+        """Return a bit for each token, lowest first; at least one is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,8 @@ class SampleRow:
     output_ids: Sequence[int]
     end_ids: Sequence[int]
     """Banned while fewer than `min_tokens` outputs exist."""
+    constraint: Constraint | None = None
+    """Stronger than all else: what it forbids is never drawn."""
 
 
 def sample(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
@@ -38,7 +49,7 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
 
     Returns:
         token ids (B,), int64. If bias and bans leave a row nothing to choose among the allowed tokens, that
-        row ignores them.
+        row ignores them; if its constraint and `allowed_token_ids` have nothing in common, it ignores those, too.
     """
     logits = edit_logits(logits, rows)
     token_ids = logits.argmax(dim=-1)  # of equal logits the lowest id
@@ -51,7 +62,8 @@ def sample(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
 
 def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     """Apply penalties, bias, bans and what is allowed at all (B, V); returns `logits` itself if nothing asks."""
-    logits = keep_allowed(logits, [row.params.allowed_token_ids for row in rows])
+    followers = keep_followers(logits, [row.constraint for row in rows])
+    logits = _unless_empty(keep_allowed(followers, [row.params.allowed_token_ids for row in rows]), followers)
     scales: list[tuple[int, int, float]] = []  # (row, token, value) triples, one list for each kind of edit
     shifts: list[tuple[int, int, float]] = []
     bans: list[tuple[int, int, float]] = []
@@ -80,8 +92,19 @@ def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     if bans:
         place, _ = _unzip(bans, logits)
         edited[place] = -torch.inf
-    nothing_left = edited.isneginf().all(dim=-1, keepdim=True)
-    return torch.where(nothing_left, logits, edited)
+    return _unless_empty(edited, logits)
+
+
+def keep_followers(logits: Tensor, constraints: Sequence[Constraint | None]) -> Tensor:
+    """Leave only what each row's constraint allows (B, V); returns `logits` itself if no row has one."""
+    masks = [(i, constraint.mask()) for i, constraint in enumerate(constraints) if constraint is not None]
+    if not masks:
+        return logits
+    packed = torch.frombuffer(bytearray().join(mask for _, mask in masks), dtype=torch.uint8).to(logits.device)
+    # A table of eight numbers for each byte and one addition are ten times faster than filling by a boolean mask.
+    bias = torch.nn.functional.embedding(packed.int(), _bias_of_bytes(logits.device)).view(len(masks), -1)
+    index = torch.tensor([i for i, _ in masks], device=logits.device)
+    return logits.index_add(0, index, bias[:, : logits.shape[-1]])
 
 
 def keep_allowed(logits: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
@@ -170,6 +193,21 @@ def _mix(z: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return z ^ (z >> 31)
+
+
+@cache
+def _bias_of_bytes(device: torch.device) -> Tensor:
+    """For each byte, what its eight bits add to logits, lowest first (256, 8): nothing, or minus infinity."""
+    is_set = (torch.arange(256)[:, None] >> torch.arange(8)) & 1 == 1
+    return torch.zeros(256, 8).where(is_set, -torch.inf).to(device)
+
+
+def _unless_empty(edited: Tensor, before: Tensor) -> Tensor:
+    """Undo the edit of rows that it left nothing to choose (B, V)."""
+    if edited is before:
+        return before
+    nothing_left = edited.isneginf().all(dim=-1, keepdim=True)
+    return torch.where(nothing_left, before, edited)
 
 
 def _ends_with(token_ids: Sequence[int], end: Sequence[int]) -> bool:

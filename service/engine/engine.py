@@ -123,6 +123,9 @@ class Engine:
             return [Pooled(request.uid, request.pooled_values())]
         if result.token_id is not None:
             request.output_ids.append(result.token_id)
+            if request.constraint is not None and not request.constraint.accept(result.token_id):
+                self.abort(request.uid)
+                return [Failure(request.uid, "invalid_constraint")]
         finish_reason, stop_token_id = request.finish(self.scheduler.block_size)
         if finish_reason is not None:
             self.abort(request.uid)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length"]
 Pooling = Literal["mean", "last"]
-FailureCode = Literal["queue_timeout", "timeout", "internal_error"]
+FailureCode = Literal["queue_timeout", "timeout", "internal_error", "invalid_constraint"]
 
 
 @dataclass(slots=True, frozen=True)

@@ -12,18 +12,11 @@ from typing import Literal
 
 import msgspec
 
+from model.grammar import ConstraintSpec
 from model.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
-FailureCode = Literal["queue_timeout", "timeout", "internal_error"]
-
-
-class ConstraintSpec(msgspec.Struct, frozen=True):
-    """What a sequence's text must look like."""
-
-    kind: Literal["json_schema", "json_object", "regex", "choice"]
-    text: str
-    """The schema or the choices as JSON, or the expression; empty for `json_object`."""
+FailureCode = Literal["queue_timeout", "timeout", "internal_error", "invalid_constraint"]
 
 
 class Generate(msgspec.Struct, tag="generate", frozen=True):

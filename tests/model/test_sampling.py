@@ -12,15 +12,26 @@ from model.sampling_params import SamplingParams
 V = 40
 
 
+class Only:
+    """A constraint that allows some tokens."""
+
+    def __init__(self, *token_ids: int) -> None:
+        self.token_ids = token_ids
+
+    def mask(self) -> bytes:
+        return sum(1 << token_id for token_id in self.token_ids).to_bytes(8, "little")
+
+
 def row(
     *,
     choice: int = 0,
     prompt: tuple[int, ...] = (),
     output: tuple[int, ...] = (),
     end: tuple[int, ...] = (),
+    constraint: Only | None = None,
     **params: object,
 ) -> SampleRow:
-    return SampleRow(SamplingParams(**params), choice, prompt, output, end)  # type: ignore[arg-type]
+    return SampleRow(SamplingParams(**params), choice, prompt, output, end, constraint)  # type: ignore[arg-type]
 
 
 def test_zero_temperature_takes_the_lowest_id_of_equal_logits() -> None:
@@ -41,6 +52,7 @@ def test_a_row_is_sampled_as_if_alone() -> None:
         row(seed=7, presence_penalty=1.0, frequency_penalty=0.5, output=(4, 4, 6)),
         row(seed=8, logit_bias=((3, 9.0), (4, -100.0)), min_tokens=2, end=(3,)),
         row(seed=9, allowed_token_ids=(1, 4, 9), bad_words=((4,), (3, 9)), output=(3,)),
+        row(seed=10, constraint=Only(2, 17, 33, 39), temperature=1.5, top_p=0.9),
     ] * 4
     logits = torch.randn(len(rows), V) * 3
     together = sample(logits, rows).tolist()
@@ -123,6 +135,35 @@ def test_a_bad_word_is_banned_where_it_would_become_complete() -> None:
     for output, expected in (((), 5), ((1, 2), 6), ((2,), 5), ((0, 1, 2), 6), ((1, 2, 0), 5)):
         assert sample(logits, [row(bad_words=words, output=output, temperature=0.0)]).tolist() == [expected]
     assert sample(logits, [row(bad_words=((5,),), temperature=0.0)]).tolist() == [6]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 0.0},
+        {"logit_bias": ((5, -100.0), (39, -100.0), (3, 100.0))},
+        {"allowed_token_ids": (1, 2, 3)},
+        {"allowed_token_ids": (1, 5), "logit_bias": ((5, -100.0),)},
+        {"min_tokens": 9, "end": (5, 39)},
+        {"bad_words": ((5,), (39,)), "top_k": 1, "repetition_penalty": 5.0, "prompt": (5, 39)},
+    ],
+)
+def test_what_a_constraint_forbids_is_never_drawn_whatever_else_is_asked(params: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    rows = [row(**{"seed": seed, "constraint": Only(5, 39), **params}) for seed in range(50)]  # type: ignore[arg-type]
+    drawn = set(sample(torch.randn(50, V) * 3 - 5 * torch.eye(V)[5], rows).tolist())
+    assert drawn <= {5, 39}
+    if params == {"allowed_token_ids": (1, 5), "logit_bias": ((5, -100.0),)}:
+        assert drawn == {5}
+
+
+def test_rows_without_a_constraint_do_not_notice_the_others() -> None:
+    logits = torch.randn(3, V)
+    edited = edit_logits(logits, [row(), row(constraint=Only(4)), row()])
+    assert torch.equal(edited[[0, 2]], logits[[0, 2]])
+    assert edited[1].isfinite().nonzero().flatten().tolist() == [4]
+    assert edit_logits(logits, [row()] * 3) is logits
 
 
 def test_sampling_leaves_the_logits_alone() -> None:

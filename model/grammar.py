@@ -1,0 +1,104 @@
+"""What a text must look like, as clients say it, and the same as a grammar in llguidance's dialect of Lark.
+
+The rules of a schema are `model.json_schema`'s; tokens are `model.constraint`'s.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.json_schema import SchemaError, enforceable
+
+MAX_CHARS = 256 * 1024
+"""Longest schema, expression or list of choices, as it is written."""
+
+_WHITESPACE = r" |\n[ \t]{0,32}"
+"""Between the tokens of JSON: one space, or a new line with indentation. A model that could go on for ever, would."""
+_ESCAPES = 'nrbtf\\"'
+"""Behind a backslash. Without `u`, each string has one spelling, so that a key cannot hide behind another's."""
+
+ConstraintKind = Literal["json_object", "json_schema", "regex", "choice"]
+
+
+class GrammarError(ValueError):
+    """A constraint that cannot be enforced; the message is for whoever wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintSpec:
+    """What a sequence's text must look like."""
+
+    kind: ConstraintKind
+    text: str = ""
+    """The schema or the list of choices as JSON, or the expression; empty for `json_object`."""
+    opens_text: bool = False
+    """Whether it is a text of its own, where some vocabularies write the first word with a space that is not shown."""
+
+
+def to_lark(spec: ConstraintSpec, opening: str = "") -> str:
+    """Write the grammar of everything the text may be, behind an `opening` that comes in any case.
+
+    Raises:
+        GrammarError: it says what of the constraint is unsupported, and where.
+    """
+    if len(spec.text) > MAX_CHARS:
+        raise GrammarError(f"longer than {MAX_CHARS} characters")
+    # Without forcing, every token is allowed that may follow, not only the one its tokenizer would choose.
+    start = f"start: {json.dumps(opening)} body" if opening else "start: body"
+    return "\n".join(['%llguidance {"no_forcing": true}', start, f"body: {_body(spec)}"])
+
+
+def _body(spec: ConstraintSpec) -> str:
+    match spec.kind:
+        case "json_object":
+            return _json({"type": "object"})
+        case "json_schema":
+            try:
+                return _json(enforceable(json.loads(spec.text)))
+            except SchemaError as error:
+                raise GrammarError(str(error)) from None
+        case "regex":
+            return _expression(narrow_classes(spec.text))
+        case "choice":
+            return _expression("|".join(map(_literal, json.loads(spec.text))))
+
+
+def _json(schema: dict[str, Any]) -> str:
+    options = {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
+    return "%json " + json.dumps({**schema, "x-guidance": options})
+
+
+def _expression(regex: str) -> str:
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(regex, '')}/" if regex else '""'
+
+
+def _literal(text: str) -> str:
+    """Write an expression that matches this text only."""
+    return "".join(c if c.isalnum() or c in " _" else rf"\x{{{ord(c):x}}}" for c in text)
+
+
+_CLASSES = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v"}
+_PIECES = re.compile(r"\\.|\[\^?|\]|.", re.DOTALL)
+
+
+def narrow_classes(regex: str) -> str:
+    r"""Make `\d`, `\w` and `\s` ASCII, as JSON Schema has them; what is left satisfies the dialects with more, too.
+
+    Negated classes keep the wider meaning of what they exclude, for the same reason.
+    """
+    pieces: list[str] = []
+    brackets: list[str] = []
+    for piece in _PIECES.findall(regex):
+        if piece.startswith("["):
+            brackets.append(piece)
+        elif piece == "]" and brackets:
+            brackets.pop()
+        class_ = _CLASSES.get(piece[1:]) if piece.startswith("\\") else None
+        if class_ is None or "[^" in brackets:
+            pieces.append(piece)
+        else:
+            pieces.append(class_ if brackets else f"[{class_}]")
+    return "".join(pieces)

@@ -1,0 +1,40 @@
+"""From what clients say to grammars: the parts that need no vocabulary."""
+
+import pytest
+
+from model.constraint import check_spec
+from model.grammar import MAX_CHARS, ConstraintSpec, GrammarError, narrow_classes
+
+
+@pytest.mark.parametrize(
+    ("regex", "narrow"),
+    [
+        (r"\d+", "[0-9]+"),
+        (r"[a\d]", "[a0-9]"),
+        (r"\w\s", r"[0-9A-Za-z_][ \t\n\r\f\v]"),
+        (r"\D[^\d]\\d", r"\D[^\d]\\d"),
+        (r"[\]\d]\[\d", r"[\]0-9]\[[0-9]"),
+    ],
+)
+def test_classes_become_ascii_unless_they_are_excluded(regex: str, narrow: str) -> None:
+    assert narrow_classes(regex) == narrow
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (ConstraintSpec("regex", "["), "unclosed character class"),
+        (ConstraintSpec("regex", "(?=a)b"), "look-around"),
+        (ConstraintSpec("regex", r"(a)\1"), "backreferences"),
+        (ConstraintSpec("json_schema", '{"type": "thing"}'), "Invalid type: thing"),
+        (ConstraintSpec("json_schema", '{"$ref": "#/$defs/a"}'), "does not exist"),
+        (ConstraintSpec("json_schema", '{"type": "integer", "minimum": 3, "maximum": 2}'), "Unsatisfiable"),
+        (ConstraintSpec("json_schema", '{"oneOf": [{"type": "integer"}, {"type": "number"}]}'), "'oneOf'"),
+        (ConstraintSpec("json_schema", '{"not": {}}'), "'not' is not supported .at #/not."),
+        (ConstraintSpec("regex", "a" * (MAX_CHARS + 1)), "longer than"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_with_a_reason(spec: ConstraintSpec, reason: str) -> None:
+    with pytest.raises(GrammarError, match=reason) as caught:
+        check_spec(spec)
+    assert "%" not in str(caught.value)  # the grammar is ours, the client did not write it

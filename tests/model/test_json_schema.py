@@ -1,0 +1,95 @@
+"""What of JSON Schema is refused, by keyword and place, and what passes through unchanged."""
+
+from typing import Any
+
+import pytest
+
+from model.json_schema import MAX_DEPTH, MAX_REFERENCES, MAX_SUBSCHEMAS, MAX_VALUES, SchemaError, enforceable
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        *("not", "if", "contains", "uniqueItems", "propertyNames", "dependentRequired", "dependentSchemas"),
+        *("dependencies", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef"),
+    ],
+)
+def test_a_keyword_that_cannot_be_enforced_is_named_with_its_place(keyword: str) -> None:
+    schema = {"type": "object", "properties": {"a/b": {"type": "array", "items": {keyword: {}}}}}
+    with pytest.raises(SchemaError, match=f"'{keyword.replace('$', '.')}' is not supported") as caught:
+        enforceable(schema)
+    assert caught.value.place == f"#/properties/a~1b/items/{keyword}"
+
+
+def test_what_demands_nothing_is_left_out() -> None:
+    idle = {"uniqueItems": False, "unevaluatedProperties": True, "x-guidance": {"lenient": True}, "format": "password"}
+    assert enforceable({"type": "string", **idle}) == {"type": "string"}
+
+
+def test_annotations_and_unknown_words_pass() -> None:
+    schema = {"title": "T", "description": "d", "default": {"not": 1}, "examples": [{"if": 1}], "nullable": True}
+    assert enforceable(schema) == schema
+
+
+def test_values_are_not_mistaken_for_schemas() -> None:
+    schema = {"enum": [{"not": {}}], "const": {"if": 1}, "properties": {"not": {"type": "string"}}}
+    assert enforceable(schema) == schema
+
+
+@pytest.mark.parametrize("name", ["iri", "regex", "json-pointer"])
+def test_formats_of_the_standard_that_cannot_be_enforced_are_refused(name: str) -> None:
+    with pytest.raises(SchemaError, match=f"'{name}'"):
+        enforceable({"type": "string", "format": name})
+
+
+def test_only_references_into_the_schema_itself_are_followed() -> None:
+    assert enforceable({"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}})
+    with pytest.raises(SchemaError, match="begin with '#'"):
+        enforceable({"$ref": "https://example.com/schema"})
+
+
+def test_a_number_of_free_keys_cannot_be_demanded() -> None:
+    """Free keys could repeat, and a repeated key counts once."""
+    assert enforceable({"minProperties": 1})
+    assert enforceable({"minProperties": 2, "required": ["a", "b"]})
+    with pytest.raises(SchemaError, match="minProperties"):
+        enforceable({"minProperties": 2, "required": ["a"]})
+
+
+@pytest.mark.parametrize("schema", [3, "x", [], None, False, {"properties": {"a": 3}}, {"items": "x"}])
+def test_what_is_no_schema_is_refused(schema: Any) -> None:
+    with pytest.raises(SchemaError):
+        enforceable(schema)
+
+
+def test_true_is_a_schema_that_everything_satisfies() -> None:
+    assert enforceable(True) == {}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+def listed(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"properties": {str(i): {} for i in range(MAX_SUBSCHEMAS)}}, "subschemas"),
+        ({"anyOf": [{"$ref": "#"}] * (MAX_REFERENCES + 1)}, "references"),
+        ({"enum": list(range(MAX_VALUES + 1))}, "values"),
+        ({"const": listed(MAX_DEPTH)}, "levels"),
+        (nested(MAX_DEPTH + 1), "inside one another"),
+    ],
+)
+def test_size_is_bounded(schema: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SchemaError, match=reason):
+        enforceable(schema)
