@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
+from model.cached_attention import Row
 from model.gpt import GPT
-from model.kv_cache import PagedKVCache, Row
+from model.kv_cache import PagedKVCache
 
 
 @torch.inference_mode()

@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from model.kv_cache import PagedKVCache, Row, page_bytes
+from model.cached_attention import Row
+from model.kv_cache import PagedKVCache, page_bytes
 from tests.tiny import KINDS, make_config, make_gpt
 
 STEPS = [

@@ -1,0 +1,117 @@
+"""Each way of reading the cache gives what the slow, obvious one gives."""
+
+import random
+
+import pytest
+import torch
+
+from model.cached_attention import (
+    PAGED_MULTIPLE,
+    GatheredAttention,
+    InPlaceAttention,
+    PagedAttention,
+    Row,
+    choose_attention,
+    find_shared,
+    find_spans,
+)
+from model.kv_cache import make_memory
+
+D = 8
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0),
+    reason="paged attention runs on NVIDIA GPUs of the Ampere generation or later",
+)
+
+
+def make_rows(rng: random.Random, num_pages: int, page_size: int, count: int) -> list[Row]:
+    """Draw rows in every phase; some begin with pages of an earlier one."""
+    free = list(range(num_pages))
+    if rng.random() < 0.5:
+        rng.shuffle(free)
+    rows: list[Row] = []
+    for _ in range(count):
+        length = rng.choice([1, 1, rng.randint(2, 3 * page_size)])
+        start = rng.randint(0, 6 * page_size)
+        shared: list[int] = []
+        if rows and rng.random() < 0.6:
+            leader = rng.choice(rows)
+            full = (leader.start + leader.length) // page_size  # it may fill them in this very step
+            shared = list(leader.pages[: rng.randint(0, full)])
+            start = max(start, len(shared) * page_size)
+        missing = -(-(start + length) // page_size) - len(shared)
+        rows.append(Row([*shared, *(free.pop(0) for _ in range(missing))], start, length))
+    return rows
+
+
+def draw(rows: list[Row], num_slots: int, heads: int, kv_heads: int, like: torch.Tensor) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    q = torch.randn(1, heads, sum(row.length for row in rows), D).to(like)
+    memories = [make_memory((kv_heads, num_slots, D), like.device, like.dtype) for _ in range(2)]
+    for memory in memories:
+        memory.normal_()
+    return [q, *memories]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("page_size", [1, 4, 16, 200])
+def test_reading_in_place_equals_gathering(seed: int, page_size: int) -> None:
+    rng = random.Random(seed)
+    rows = make_rows(rng, num_pages=12 * 12, page_size=page_size, count=rng.randint(1, 12))
+    like = torch.empty(0, dtype=torch.float64)
+    tensors = draw(rows, 12 * 12 * page_size, 4, rng.choice([1, 2, 4]), like)
+    in_place, gathered = (way(rows, page_size, like.device) for way in (InPlaceAttention, GatheredAttention))
+    torch.testing.assert_close(in_place.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
+
+
+@needs_gpu
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_paged_attention_equals_gathering(seed: int, dtype: torch.dtype) -> None:
+    rng = random.Random(seed)
+    rows = make_rows(rng, num_pages=64, page_size=PAGED_MULTIPLE, count=rng.randint(1, 6))
+    like = torch.empty(0, dtype=dtype, device="cuda")
+    tensors = draw(rows, 64 * PAGED_MULTIPLE, 4, rng.choice([1, 2, 4]), like)
+    paged, gathered = (way(rows, PAGED_MULTIPLE, like.device) for way in (PagedAttention, GatheredAttention))
+    torch.testing.assert_close(paged.attend(*tensors), gathered.attend(*tensors), atol=1e-2, rtol=1e-2)
+
+
+@needs_gpu
+def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
+    rows = make_rows(random.Random(3), num_pages=64, page_size=PAGED_MULTIPLE, count=6)
+    like = torch.empty(0, dtype=torch.bfloat16, device="cuda")
+    q, *memory = draw(rows, 64 * PAGED_MULTIPLE, 4, 2, like)
+    together = PagedAttention(rows, PAGED_MULTIPLE, like.device).attend(q, *memory)
+    parts = q.split([row.length for row in rows], dim=2)
+    alone = [
+        PagedAttention([row], PAGED_MULTIPLE, like.device).attend(part, *memory)
+        for row, part in zip(rows, parts, strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone, dim=2))
+
+
+def test_a_memory_outside_the_kernels_reach_is_gathered() -> None:
+    assert choose_attention(make_memory((2, 64, D), "cpu", torch.bfloat16), 4, 16) is InPlaceAttention
+    assert choose_attention(torch.empty(1, 2, 64, D, device="meta"), 4, 16) is GatheredAttention
+
+
+def test_shared_pages_are_found_level_by_level() -> None:
+    rows = [
+        Row([0, 1, 2, 3], 15, 1),  # its last page is not full yet
+        Row([0, 1, 2, 3], 16, 4),
+        Row([0, 1, 7], 8, 1),
+        Row([9], 0, 4),
+    ]
+    assert sorted(find_shared(rows, 4)) == [([0, 1], [2]), ([0, 1, 2], [0, 1])]
+
+
+def test_neighbouring_pages_are_one_span_whichever_comes_first() -> None:
+    assert [(span.start, span.length) for span in find_spans([4, 3, 5], 200, 200)] == [(600, 600)]
+    assert [(span.start, span.length) for span in find_spans([4, 5, 3], 200, 199)] == [(600, 199), (800, 400)]
+
+
+def test_scattered_short_runs_are_copied_together() -> None:
+    gathered, run = find_spans([1, 9, *range(20, 40), 5], 16, 3)
+    assert gathered.index is not None
+    assert gathered.index.tolist() == [*range(16, 32), *range(80, 83), *range(144, 160)]
+    assert (run.index, run.start, run.length) == (None, 320, 320)
