@@ -8,7 +8,7 @@ import codecs
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from model.vocabularies.byte_level import read_byte_level
 from model.vocabularies.decoder import TokenDecoder, read_decoder
@@ -56,6 +56,10 @@ class Tokenizer:
         self.vocab_size = max(self.decoder.token_bytes) + 1
         self.named_tokens = _named_tokens(config)
         """`eos_token`, `pad_token` and their like, as chat templates refer to them."""
+        self.max_length = _max_length(config)
+        """Tokens of a text that its model was made to read, where the config says so."""
+        self.truncation_side: Literal["left", "right"] = "left" if config.get("truncation_side") == "left" else "right"
+        """Which end of a longer one is cut."""
         self._file = file
         self.eos_id = self._named_id("eos_token")
         self.pad_id = self._named_id("pad_token") if "pad_token" in self.named_tokens else None
@@ -105,6 +109,13 @@ class Tokenizer:
         """Return the same vocabulary with another end token: a chat model ends turns, a base model ends texts."""
         config = json.loads(self._files["tokenizer_config.json"])
         return Tokenizer(self._files["tokenizer.json"].decode(), config | {"eos_token": eos_token})
+
+    def with_cut(self, max_length: int, side: Literal["left", "right"]) -> "Tokenizer":
+        """Return the same vocabulary for a model that reads so many tokens of a text; `side` is the one that is cut."""
+        config = json.loads(self._files["tokenizer_config.json"])
+        cut = {"model_max_length": max_length, "truncation_side": side}
+        named = {"eos_token": self.named_tokens["eos_token"]}
+        return Tokenizer(self._files["tokenizer.json"].decode(), config | named | cut)
 
     def with_control_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
         """Return the same vocabulary with further control tokens behind the others; those it has keep their ids.
@@ -183,6 +194,11 @@ class Tokenizer:
         if token not in added:
             raise TokenizerError(f"tokenizer_config.json: {name} {token!r} is not an added token of tokenizer.json")
         return added[token]
+
+
+def _max_length(config: Mapping[str, Any]) -> int | None:
+    length = config.get("model_max_length")
+    return length if isinstance(length, int) and 0 < length < 2**31 else None  # transformers writes 1e30 for "any"
 
 
 def load_tokenizer(name_or_directory: str | Path) -> Tokenizer:

@@ -68,6 +68,7 @@ def make(config: ClassifyConfig, folder: RunFolder) -> None:
     model = build_classifier(config, tokenizer, split.train, num_labels=len(labels), folder=folder)
     adapter = prepare(model, config)
     baselines = say_baselines(split, labels) if World.current().is_first else {}  # whatever fails there fails now
+    tokenizer = tokenizer.with_cut(longest(model.config, config), "right" if config.cut == "end" else "left")
     kind: dict[str, Any] = {"labels": labels, "is_multi_label": config.multi_label, "adapter": adapter}
 
     def write_best(place: Path, best: GPTClassifier) -> None:

@@ -4,9 +4,11 @@ Stricter than `json.loads`: no NaN, no number that overflows a float, no lone su
 what the fields mean.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from starlette.types import Receive
@@ -16,6 +18,8 @@ from service.web.errors import BodyTooLarge, ClientGone, MalformedJson
 MAX_DEPTH = 128
 """Deepest nesting of arrays and objects; far below what would exhaust the stack of code that walks them."""
 
+_PATIENCE_S = 2.0
+
 _MAX_EXACT_DIGITS = 308
 """Integers with fewer digits than this always fit into a float."""
 
@@ -24,7 +28,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
     """Collect the body of a request.
 
     Raises:
-        BodyTooLarge: it has more than `max_bytes`; the rest is left unread.
+        BodyTooLarge: it has more than `max_bytes`.
         ClientGone: the client left in the middle of it.
     """
     chunks: list[bytes] = []
@@ -37,10 +41,19 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
+            await discard(receive)
             raise BodyTooLarge(max_bytes)
         chunks.append(chunk)
         more = message.get("more_body", False)
     return b"".join(chunks)
+
+
+async def discard(receive: Receive) -> None:
+    """Let a client send what nobody wants, for a while: one that is cut off while it sends never sees the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

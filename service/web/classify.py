@@ -93,10 +93,12 @@ def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
             place = f"{param}[{i}]" if len(items) > 1 else param
             raise InvalidParameter("invalid_value", place, f"Invalid '{place}': there is no text to classify.")
     limit = body.truncate_prompt_tokens
+    side = body.truncation_side or model.tokenizer.truncation_side
     if limit is not None and limit != FIT:
-        items = [truncate(token_ids, limit, body.truncation_side) for token_ids in items]
+        items = [truncate(token_ids, limit, side) for token_ids in items]
     if body.truncate or limit == FIT:
-        items = [truncate(token_ids, model.context, body.truncation_side) for token_ids in items]
+        longest = min(model.context, model.tokenizer.max_length or model.context)
+        items = [truncate(token_ids, longest, side) for token_ids in items]
     for token_ids in items:
         if len(token_ids) > model.context:
             raise ContextLengthExceeded.of_input(model.context, len(token_ids))

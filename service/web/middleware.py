@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import metrics
+from service.web.body import discard
 from service.web.errors import (
     ApiError,
     BodyTooLarge,
@@ -149,6 +150,8 @@ class Guard:
         try:
             self._check(scope)
         except ApiError as error:
+            if isinstance(error, BodyTooLarge):
+                await discard(receive)
             await error_response(error, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -198,6 +198,16 @@ def test_another_end_token_keeps_the_vocabulary(tokenizer: Tokenizer) -> None:
     assert chat.files()["tokenizer.json"] == tokenizer.files()["tokenizer.json"]
 
 
+def test_a_cut_is_written_as_transformers_writes_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for name, data in tokenizer.with_cut(100, "left").files().items():
+        (tmp_path / name).write_bytes(data)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (config["model_max_length"], config["truncation_side"]) == (100, "left")
+    again = Tokenizer.from_directory(tmp_path)
+    assert (again.max_length, again.truncation_side) == (100, "left")
+    assert (tokenizer.max_length, tokenizer.truncation_side) == (None, "right")
+
+
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_transformers_loads_the_directory(tokenizer: Tokenizer, tmp_path: Path, model_type: str) -> None:
     write(tmp_path, tokenizer.files())

@@ -68,6 +68,8 @@ def test_a_classifier_is_evaluated_as_it_read_in_training(data: Path) -> None:
     told = json.loads((config.out / "report.json").read_text())
     assert told["notes"][-1] == "Of 40 texts only the last 6 tokens were read."
     assert groundup.main(["evaluate", str(config.out), "--data", str(held_out), "--out", str(data.with_name("r"))]) == 0
+    tokenizer = Tokenizer.from_directory(config.out)
+    assert (tokenizer.max_length, tokenizer.truncation_side) == (6, "left")
     again = json.loads((data.with_name("r") / "report.json").read_text())
     assert again["sections"]["labels"]["figures"]["log_loss"] == pytest.approx(told["log_loss"], rel=1e-6)
     assert "only the last 6 tokens were read" in (data.with_name("r") / "report.md").read_text()

@@ -23,7 +23,7 @@ class ClassifyRequest(RequestBody):
     use_activation: bool = True
     """False is `raw_scores`."""
     truncate: bool = False
-    """Cut texts that are too long instead of refusing them."""
+    """Cut texts to the length that the model was trained with instead of refusing those that do not fit."""
     truncation_side: Side | None = None
     """Which end of a text is cut; absent: the one that the model was trained with, else right."""
     truncate_prompt_tokens: Truncation | None = None

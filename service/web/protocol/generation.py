@@ -13,6 +13,7 @@ class GenerationRequest(Extensions, Sampling, RequestBody):
     """A request for generated text. Bases are listed last first: that is the order of their fields."""
 
     def _check_together(self, info: ValidationInfo) -> None:
+        assert info.context is not None, "bodies are validated with the service's settings"
         self._check_candidates(info.context.max_n)
         if self.stream_options is not None and not self.stream:
             message = "The '{param}' parameter is only allowed when 'stream' is enabled."

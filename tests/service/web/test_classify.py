@@ -122,6 +122,21 @@ def test_one_failure_fails_the_request_and_cancels_the_rest(make_service: Servic
     assert len(service.classify.cancelled) == 2
 
 
+def test_texts_are_truncated_as_the_model_was_trained(tiny_checkpoints: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(tiny_checkpoints / "tiny-spam", tmp_path / "tiny-spam")
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({**config, "model_max_length": 3, "truncation_side": "left"})
+    )
+    settings = ServiceSettings(checkpoints=(path,))
+    service = Service(
+        load_models(settings), settings, ScriptedWorker(writes([])), ScriptedWorker(scores(1.0, 0.0)), True
+    )
+    for changes in ({"truncate": True}, {"truncate": True, "truncation_side": "right"}, {}):
+        classify(service, input=[1, 2, 3, 4, 5], **changes)
+    assert [request.prompt_ids for request in service.classify.requests] == [[3, 4, 5], [1, 2, 3], [1, 2, 3, 4, 5]]
+
+
 @pytest.fixture
 def tagging(tiny_checkpoints: Path, tmp_path: Path) -> Service:
     """Labels that do not exclude each other; the first is likely, the second is not."""
