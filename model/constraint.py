@@ -7,8 +7,9 @@ process. Tensors are not known here: `model.sampling` applies the bits.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from model.grammar import ConstraintSpec, GrammarError, to_lark
@@ -94,12 +95,11 @@ class Constraint:
 class ConstraintFactory:
     """Makes constraints for one vocabulary, and keeps the grammars it has compiled. Only one thread may use it."""
 
-    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, end_ids: Sequence[int]) -> None:
+    def __init__(self, load_tokenizer: Callable[[], Tokenizer], *, vocab_size: int, end_ids: Sequence[int]) -> None:
         """`vocab_size` is the model's, which may have more rows than the tokenizer has tokens."""
-        self._tokenizer = tokenizer
+        self._load_tokenizer = load_tokenizer
         self._vocab_size = vocab_size
-        self._end_ids = [*end_ids] or [tokenizer.eos_id]
-        self._vocabulary: LLTokenizer | None = None
+        self._end_ids = end_ids
         self._compiled: OrderedDict[ConstraintSpec, Constraint] = OrderedDict()
 
     def make(self, spec: ConstraintSpec) -> Constraint:
@@ -118,12 +118,23 @@ class ConstraintFactory:
 
     def _compile(self, spec: ConstraintSpec) -> Constraint:
         opening = " " * self._num_opening_spaces if spec.opens_text else ""
-        matcher, mask = _compile(self._load_vocabulary(), to_lark(spec, opening))
+        matcher, mask = _compile(self._vocabulary, to_lark(spec, opening))
         if opening:
             mask = self._without_crippled(mask)
         if not any(mask):
             raise GrammarError(_PLAINER["NoExtensionBias"])
         return Constraint(matcher, mask, spec)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return self._load_tokenizer()
+
+    @cached_property
+    def _vocabulary(self) -> "LLTokenizer":
+        from llguidance import LLTokenizer
+
+        words = _Words(self._tokenizer, self._vocab_size, self._end_ids)
+        return LLTokenizer(words, eos_token=words.end_ids)  # type: ignore[arg-type]  # it asks for no more than this
 
     @property
     def _num_opening_spaces(self) -> int:
@@ -141,14 +152,6 @@ class ConstraintFactory:
                 bits &= ~(1 << token_id)
         return bits.to_bytes(len(mask), "little")
 
-    def _load_vocabulary(self) -> "LLTokenizer":
-        from llguidance import LLTokenizer
-
-        if self._vocabulary is None:
-            words = _Words(self._tokenizer, self._vocab_size, self._end_ids)
-            self._vocabulary = LLTokenizer(words, eos_token=self._end_ids)  # type: ignore[arg-type]  # by its shape
-        return self._vocabulary
-
 
 class _Words:
     """A vocabulary as llguidance reads it."""
@@ -157,8 +160,9 @@ class _Words:
     bos_token_id: int | None = None
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
-        self.eos_token_id = end_ids[0]
-        self.special_token_ids = sorted({*tokenizer.special_ids, *end_ids})
+        self.end_ids = list(end_ids) or [tokenizer.eos_id]
+        self.eos_token_id = self.end_ids[0]
+        self.special_token_ids = sorted({*tokenizer.special_ids, *self.end_ids})
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
         self._tokenizer = tokenizer
 

@@ -104,6 +104,12 @@ ITERATION_TOKENS = Histogram(
     "vllm:iteration_tokens_total", "Tokens computed in an engine step.", _MODEL, buckets=_BATCH_BUCKETS
 )
 STEP_SECONDS = Histogram("groundup_step_seconds", "Duration of an engine step.", _MODEL, buckets=_FINE_BUCKETS)
+COMPILE_SECONDS = Histogram(
+    "groundup_structured_output_compile_seconds",
+    "Time to compile what an answer must look like.",
+    _MODEL,
+    buckets=_FINE_BUCKETS,
+)
 QUEUE_SECONDS = _histogram("vllm:request_queue_time_seconds", "Wait for a place in the batch.", _REQUEST_BUCKETS)
 PREFILL_SECONDS = _histogram("vllm:request_prefill_time_seconds", "Admission to first token.", _REQUEST_BUCKETS)
 DECODE_SECONDS = _histogram("vllm:request_decode_time_seconds", "First token to last.", _REQUEST_BUCKETS)

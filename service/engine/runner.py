@@ -71,10 +71,8 @@ class GPTRunner:
             logits,
             [SampleRow(r.params, r.choice, r.prompt_ids, r.output_ids, r.ending_ids, r.constraint) for r in requests],
         )
-        for request, result, token_id in zip(requests, results, choices.tolist(), strict=True):
+        for result, token_id in zip(results, choices.tolist(), strict=True):
             result.token_id = token_id
-            if request.constraint is not None:
-                request.constraint.accept(token_id)
         wanting = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
         if wanting:
             index = self._tensor(wanting)

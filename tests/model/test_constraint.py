@@ -25,7 +25,7 @@ END = TOKENIZER.eos_id
 
 
 def make_factory(tokenizer: Tokenizer = TOKENIZER, vocab_size: int = VOCAB_SIZE) -> ConstraintFactory:
-    return ConstraintFactory(tokenizer, vocab_size=vocab_size, end_ids=[tokenizer.eos_id])
+    return ConstraintFactory(lambda: tokenizer, vocab_size=vocab_size, end_ids=[tokenizer.eos_id])
 
 
 FACTORY = make_factory()
