@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _CALLS: dict[Capability, tuple[str, dict[str, Any]]] = {
     "completions": ("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 64}),
     "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": 'Spell "groundup".'}]}),
+    "embeddings": ("/v1/embeddings", {"input": "Once upon a time"}),
     "classify": ("/classify", {"input": "You won a prize! Call now to claim it."}),
 }
 

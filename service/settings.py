@@ -96,6 +96,14 @@ class ServiceSettings(EngineSettings):
     sse_keepalive_s: NonNegativeFloat = 15.0
     """Silence after which a stream sends a comment to keep proxies from closing it; 0: never."""
 
+    max_embedding_items: PositiveInt = 2048
+    """Most texts in one embeddings request."""
+    max_embedding_tokens: PositiveInt = 300_000
+    """Most tokens of all of them together."""
+    embeddings_accept_token_ids: bool = True
+    """Whether texts to embed may come as token ids. Some clients send ids of another vocabulary, whose embeddings mean
+    nothing."""
+
     max_classify_items: PositiveInt = 256
     """Most texts in one classify request."""
     classify_batch_size: PositiveInt = 32

@@ -1,6 +1,5 @@
 """POST /classify: texts in, labels with probabilities out."""
 
-import asyncio
 import math
 import time
 import uuid
@@ -13,17 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.directory import Checkpoint
-from service import metrics
-from service.host.messages import Classified, Classify
+from service.host.messages import Classify
 from service.settings import ServiceSettings
-from service.web.errors import ClientGone, ContextLengthExceeded, InvalidParameter
+from service.web.errors import InvalidParameter
 from service.web.fields import FIT
 from service.web.frontend import Frontend
-from service.web.intake import in_good_time, take_in, timeout_of
-from service.web.middleware import exchange_of
+from service.web.intake import in_good_time, take_in
 from service.web.models import ServedModel
 from service.web.prompts import encode_texts, truncate
 from service.web.protocol.classify import ClassifyRequest
+from service.web.readings import check_lengths, deadline_of, read_rows
 
 
 class ClassifyRoute:
@@ -40,7 +38,11 @@ class ClassifyRoute:
         body, model = received.body, received.model
         _check_top_k(body, model)
         items = await in_good_time(received.size_bytes, encode_items, body, model)
-        logits = await self._score(request, model, items)
+        deadline_s = deadline_of(request, self._settings)
+        messages = [
+            Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
+        ]
+        logits = await read_rows(request, self._frontend, model, messages, self._settings)
         answer = {
             "id": "classify-" + uuid.uuid4().hex,
             "object": "list",
@@ -51,32 +53,6 @@ class ClassifyRoute:
             "usage": usage_of(items),
         }
         return Response(msgspec.json.encode(answer), media_type="application/json", headers=received.headers)
-
-    async def _score(self, request: Request, model: ServedModel, items: Sequence[list[int]]) -> list[list[float]]:
-        """Return the logits of every item, in order."""
-        started_s = time.monotonic()
-        # A text is scored in one turn of the worker, so all that can take long is the wait for it.
-        deadline_s = started_s + min(self._settings.queue_timeout_s, timeout_of(request, self._settings))
-        messages = [
-            Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
-        ]
-        exchange_of(request.scope).facts["items"] = len(items)
-        scored: dict[str, list[float]] = {}
-        with self._frontend.call(model.worker, messages) as call:
-            outcome = "error"
-            try:
-                async with call.watching(request.receive):
-                    while len(scored) < len(messages):
-                        events = await call.receive()
-                        scored |= {event.uid: event.logits for event in events if isinstance(event, Classified)}
-                outcome = "stop"
-                metrics.E2E.observe(model.id, time.monotonic() - started_s)
-            except (ClientGone, asyncio.CancelledError):
-                outcome = "abort"
-                raise
-            finally:
-                metrics.REQUEST_SUCCESS.labels(model.id, metrics.ENGINE, outcome).inc()
-        return [scored[message.uid] for message in messages]
 
 
 def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
@@ -99,9 +75,7 @@ def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
     if body.truncate or limit == FIT:
         longest = min(model.context, model.tokenizer.max_length or model.context)
         items = [truncate(token_ids, longest, side) for token_ids in items]
-    for token_ids in items:
-        if len(token_ids) > model.context:
-            raise ContextLengthExceeded.of_input(model.context, len(token_ids))
+    check_lengths(items, model)
     return items
 
 

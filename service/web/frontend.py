@@ -14,10 +14,13 @@ from service.host.messages import (
     Cancel,
     Classify,
     Drain,
+    Embed,
     Event,
     Failed,
     FailureCode,
     Generate,
+    ModelFailed,
+    ModelUp,
     StepEvents,
     ToHttp,
     Token,
@@ -38,7 +41,8 @@ from service.web.errors import (
     ServerOverloaded,
     ServerShuttingDown,
 )
-from service.web.models import ServedModels
+from service.web.loads import Loads
+from service.web.models import ServedModel, ServedModels
 
 Status = Literal["ok", "loading", "draining", "engine_stalled"]
 
@@ -82,6 +86,8 @@ class Frontend:
         """Index of this HTTP process; workers address their events to it."""
         self._settings = settings
         self._workers = {name: _Worker(channel) for name, channel in channels.items()}
+        self.loads = Loads(models, channels, settings)
+        """Which versions the workers have."""
         self._calls: dict[str, Call] = {}
         self._drain_phase: str | None = None
 
@@ -90,6 +96,7 @@ class Frontend:
     def start(self, consumer: int) -> None:
         """Begin in the HTTP process."""
         self.consumer = consumer
+        self.loads.start(consumer)
 
     def on_message(self, message: ToHttp) -> None:
         """Take one message from a worker or from the main process."""
@@ -100,6 +107,11 @@ class Frontend:
             case WorkerUp():
                 worker = self._workers[message.worker]
                 worker.is_up = worker.was_up = True
+                self.loads.on_worker_up(message)
+            case ModelUp():
+                self.loads.on_model_up(message)
+            case ModelFailed():
+                self.loads.on_model_failed(message)
             case WorkerDown():
                 self._on_worker_down(message.worker)
             case Drain():
@@ -111,7 +123,7 @@ class Frontend:
         """Say whether this service should get requests, and if not, why."""
         if self._drain_phase is not None:
             return "draining"
-        if not all(worker.is_up for worker in self._workers.values()):
+        if not (all(worker.is_up for worker in self._workers.values()) and self.loads.is_complete):
             return "loading"
         return "engine_stalled" if self.is_stalled else "ok"
 
@@ -122,15 +134,15 @@ class Frontend:
         return any(age_s is not None and age_s > self._settings.liveness_timeout_s for age_s in ages_s)
 
     @contextmanager
-    def call(self, worker_name: str, messages: Sequence[Generate | Classify]) -> Iterator[Call]:
-        """Send a request's sequences to a worker; when the block is left, whatever still runs is cancelled.
+    def call(self, model: ServedModel, messages: Sequence[Generate | Embed | Classify]) -> Iterator[Call]:
+        """Send a request's sequences to a model's worker; when the block is left, whatever still runs is cancelled.
 
         Raises:
             ServerShuttingDown, ModelLoading, EngineUnavailable, ServerOverloaded: there is no way in.
         """
-        worker = self._workers[worker_name]
-        call = Call(worker_name, messages[0].model, {message.uid: len(message.prompt_ids) for message in messages})
-        self._check_entry(worker, call)
+        worker = self._workers[model.worker]
+        call = Call(model.worker, model.id, {message.uid: len(message.prompt_ids) for message in messages})
+        self._check_entry(worker, model, call)
         worker.num_waiting += len(call.waiting)
         worker.waiting_tokens += sum(call.waiting.values())
         try:
@@ -153,12 +165,21 @@ class Frontend:
         if running and worker.is_up:
             worker.channel.send(Cancel(running))
 
+    def check_open(self) -> None:
+        """Refuse what changes the service while it ends.
+
+        Raises:
+            ServerShuttingDown: it does.
+        """
+        if self._drain_phase is not None:
+            raise ServerShuttingDown
+
     # Within
 
-    def _check_entry(self, worker: _Worker, call: Call) -> None:
+    def _check_entry(self, worker: _Worker, model: ServedModel, call: Call) -> None:
         if self._drain_phase in ("reject", "abort"):
             self._refuse(call, ServerShuttingDown())
-        if not worker.is_up:
+        if not (worker.is_up and self.loads.is_loaded(model.version)):
             self._refuse(call, EngineUnavailable() if worker.was_up else ModelLoading())
         num_waiting = worker.num_waiting + len(call.waiting)
         waiting_tokens = worker.waiting_tokens + sum(call.waiting.values())
@@ -205,6 +226,7 @@ class Frontend:
         worker = self._workers[name]
         worker.is_up = False
         worker.channel.reset()
+        self.loads.on_worker_down(name)
         for call in self._calls_of(name):
             self._lose(call, InternalError())
 

@@ -14,20 +14,26 @@ from service.settings import ServiceSettings
 from service.web.complaints import json_type
 from service.web.errors import InvalidParameter, UnknownModel, UnsupportedModel
 
-Capability = Literal["completions", "chat", "classify"]
+Capability = Literal["completions", "chat", "embeddings", "classify"]
 WorkerName = Literal["generate", "classify"]
 
 _CAPABILITIES: Mapping[Kind, tuple[Capability, ...]] = {
-    "base": ("completions",),
-    "chat": ("chat", "completions"),
+    "base": ("completions", "embeddings"),
+    "chat": ("chat", "completions", "embeddings"),
     "classifier": ("classify",),
 }
 _ENDPOINTS: Mapping[Capability, str] = {
     "completions": "v1/completions",
     "chat": "v1/chat/completions",
+    "embeddings": "v1/embeddings",
     "classify": "classify",
 }
-_NOUNS: Mapping[Capability, str] = {"completions": "completions", "chat": "chat", "classify": "classification"}
+_NOUNS: Mapping[Capability, str] = {
+    "completions": "completions",
+    "chat": "chat",
+    "embeddings": "text embedding",
+    "classify": "classification",
+}
 
 _SAMPLED_BYTES = 1 << 16
 

@@ -15,6 +15,7 @@ from service import metrics
 from service.settings import ServiceSettings
 from service.web.classify import ClassifyRoute
 from service.web.completions import GenerationRoutes
+from service.web.embeddings import EmbeddingRoute
 from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
 from service.web.frontend import Frontend
 from service.web.middleware import Exchanges, Guard, error_response
@@ -59,6 +60,7 @@ def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
     posts: dict[str, Handler] = {
         "/v1/completions": generation.completions,
         "/v1/chat/completions": generation.chat,
+        "/v1/embeddings": EmbeddingRoute(frontend, settings).embed,
         "/classify": ClassifyRoute(frontend, settings).classify,
         "/tokenize": tokenizer.tokenize,
         "/detokenize": tokenizer.detokenize,

@@ -22,6 +22,8 @@ from service.host.messages import (
     Cancel,
     Classified,
     Classify,
+    Embed,
+    Embedded,
     Event,
     Generate,
     StepEvents,
@@ -189,6 +191,15 @@ def scores(*logits: float) -> Script:
 
     def script(message: Classify) -> Iterable[Event]:
         yield Classified(message.uid, list(logits))
+
+    return script
+
+
+def embeds(*values: float) -> Script:
+    """Script: embed everything alike."""
+
+    def script(message: Embed) -> Iterable[Event]:
+        yield Embedded(message.uid, list(values))
 
     return script
 

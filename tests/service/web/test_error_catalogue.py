@@ -46,6 +46,10 @@ def message(fields: dict[str, Any], code: str, param: str, **more: Any) -> Row:
     return chat({"messages": [fields]}, code, param, **more)
 
 
+def embedding(changes: dict[str, Any], code: str, param: str, **more: Any) -> Row:
+    return Row("/v1/embeddings", {"model": "tiny-base", "input": "Hello"} | changes, code, param, **more)
+
+
 MODEL = [
     Row(
         COMPLETIONS,
@@ -305,7 +309,42 @@ CONTEXT = [
     Row(CLASSIFY, TEXT | {"input": "x" * 500}, "context_length_exceeded", "input"),
 ]
 
-ALL = [*MODEL, *MISSING, *TYPES, *RANGES, *VALUES, *ARRAYS_AND_STRINGS, *UNSUPPORTED, *TOKENS, *CONTEXT]
+EMBEDDING = [
+    embedding({"input": ""}, "invalid_value", "input", message="no text"),
+    embedding({"input": ["a", ""]}, "invalid_value", "input[1]"),
+    embedding({"input": []}, "empty_array", "input"),
+    embedding({"input": [[]]}, "empty_array", "input[0]"),
+    embedding({"input": None}, "missing_required_parameter", "input"),
+    embedding({"input": 7}, "invalid_type", "input"),
+    embedding({"input": ["a", 7]}, "invalid_type", "input[1]"),
+    embedding({"input": ["a"] * 5}, "array_above_max_length", "input", settings={"max_embedding_items": 4}),
+    embedding(
+        {"input": [[1] * 9] * 2},
+        "array_above_max_length",
+        "input",
+        message="got 18",
+        settings={"max_embedding_tokens": 17},
+    ),
+    embedding({"input": [1] * 129}, "context_length_exceeded", "input", message="maximum context length is 128 tokens"),
+    embedding({"input": [1, 384]}, "invalid_token_id", "input[1]", message="check_embedding_ctx_length=False"),
+    embedding(
+        {"input": [1]},
+        "invalid_type",
+        "input",
+        message="texts only",
+        settings={"embeddings_accept_token_ids": False},
+    ),
+    embedding({"encoding_format": "hex"}, "invalid_value", "encoding_format", message="values are: 'float', 'base64'."),
+    embedding({"dimensions": 0}, "integer_below_min_value", "dimensions"),
+    embedding({"dimensions": 33}, "integer_above_max_value", "dimensions", message="Expected a value <= 32"),
+    embedding({"pooling": "max"}, "invalid_value", "pooling"),
+    embedding({"normalize": 1}, "invalid_type", "normalize"),
+    embedding({"truncate_prompt_tokens": 0}, "invalid_value", "truncate_prompt_tokens"),
+    embedding({"model": "tiny-spam"}, "unsupported_model", "model", status=404, message="not a text embedding model"),
+    embedding({"model": None}, "missing_required_parameter", "model"),
+]
+
+ALL = [*EMBEDDING, *MODEL, *MISSING, *TYPES, *RANGES, *VALUES, *ARRAYS_AND_STRINGS, *UNSUPPORTED, *TOKENS, *CONTEXT]
 
 
 def check(
@@ -404,7 +443,7 @@ def test_json_content_types_are_accepted(service: Service, content_type: str) ->
 
 def test_unknown_path_is_404(service: Service) -> None:
     assert "Invalid URL (POST /v1/x)" in check(service.post("/v1/x", {}), 404, "unknown_url", None)
-    for path in ("/", "/docs", "/openapi.json", "/info", "/predict", "/v1/embeddings", "/v1/moderations"):
+    for path in ("/", "/docs", "/openapi.json", "/info", "/predict", "/v1/moderations"):
         check(service.get(path), 404, "unknown_url", None)
 
 

@@ -29,8 +29,8 @@ def test_fingerprint_is_stable_and_changes_with_what_shapes_an_answer(tiny_check
 
 def test_models_are_named_after_their_directories_and_kinds_decide_what_they_can(models: ServedModels) -> None:
     assert {model.id: model.capabilities for model in models} == {
-        "tiny-base": ("completions",),
-        "tiny-chat": ("chat", "completions"),
+        "tiny-base": ("completions", "embeddings"),
+        "tiny-chat": ("chat", "completions", "embeddings"),
         "tiny-spam": ("classify",),
     }
     assert {model.id: model.worker for model in models} == {

@@ -23,7 +23,11 @@ def test_models_are_listed_and_found(service: Service) -> None:
         assert card["max_model_len"] == 128
         assert (card["object"], card["parent"], card["quantization"]) == ("model", None, None)
         assert isinstance(card["created"], int)
-    assert [card["capabilities"] for card in listed["data"]] == [["completions"], ["chat", "completions"], ["classify"]]
+    assert [card["capabilities"] for card in listed["data"]] == [
+        ["completions", "embeddings"],
+        ["chat", "completions", "embeddings"],
+        ["classify"],
+    ]
     assert listed["data"][2]["labels"] == ["ham", "spam"]
 
 
