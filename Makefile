@@ -16,9 +16,10 @@ PIP_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help serve test check train load
+.PHONY: help serve test check train load clients
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -31,6 +32,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+# Other people's clients, in an environment of their own, for the tests that are skipped without it.
+clients: $(CLIENTS)/.installed
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -56,3 +60,10 @@ $(VENV)/.installed-%: $(VENV)/.installed
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(CLIENTS)/.installed: tests/service/clients/requirements.txt
+	@echo "Installing clients into $(CLIENTS) ..."
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_FLAGS) --requirement $<
+	if command -v npm >/dev/null; then npm install --silent --no-save --prefix $(CLIENTS) openai@6.49.0; fi
+	@touch $@
