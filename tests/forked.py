@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed import TCPStore
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -65,7 +66,7 @@ def run_ranks(work: Callable[..., object], *arguments: Any, size: int, logs: Pat
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    environment = {**shared, "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    environment = {**shared, "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": str(size)}
     ranks = [
         Forked(work, *arguments, log=logs / f"rank-{rank}.log", environment={**environment, "RANK": str(rank)})
         for rank in range(size)
@@ -82,4 +83,5 @@ def _begin(work: Callable[..., object], arguments: tuple[Any, ...], log: Path, e
     with log.open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    torch.set_num_threads(1)  # tests run side by side
     work(*arguments)

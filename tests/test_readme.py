@@ -1,6 +1,7 @@
 """What README.md says is true: its commands parse and run, its tree is complete, its outputs are what comes out."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 
 import groundup
 from tests.foreign_files import write_nanogpt
+from tests.forked import Forked
 from tests.house import modules
 from tests.program import Program, run_program
 from tests.stub_judge import stub_judge
+from tests.training.running import run_verb
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -168,9 +171,13 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
 
 
 def run_groundup(*arguments: str, cwd: Path) -> None:
-    command = [sys.executable, "-m", "groundup", *arguments]
-    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == 0, f"{arguments}\n{run.stdout}\n{run.stderr}"
+    log = cwd / "said"
+    assert Forked(run_in, cwd, list(arguments), log=log).wait(120) == 0, f"{arguments}\n{log.read_text()}"
+
+
+def run_in(folder: Path, arguments: list[str]) -> None:
+    os.chdir(folder)
+    run_verb(arguments)
 
 
 def write_examples(folder: Path) -> None:

@@ -8,11 +8,13 @@ import hashlib
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from model.adapter_config import AdapterConfig
+from model.adapter_config import AdapterConfig, PublicLinear
+from model.adapter_directory import read_adapter
 from model.checkpoint import load_gpt
 from model.classifier import GPTClassifier
-from model.directory import weight_files
+from model.directory import ADAPTER_CONFIG_FILE, is_adapter, weight_files
 from model.gpt import GPT
 from model.lora import add_lora, cast_weights
 from training.config.finetune import FinetuneConfig
@@ -39,7 +41,8 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
         What a checkpoint of the model must be told to save its adapters; None where it has none.
 
     Raises:
-        ValueError: a target of the adapters names no linear layer, or there are fewer blocks than shall train.
+        ValueError: a target of the adapters names no linear layer, their rank is larger than one of those, or there
+            are fewer blocks than shall train.
     """
     if config.lora.rank is None:
         choose(model, config.trainable)
@@ -58,9 +61,24 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
         raise ValueError(f"--lora.targets: {error}") from None
     if any(linear.public_name == "lm_head" for linear in adapted):
         raise ValueError("--lora.targets: lm_head: cannot be adapted while training; leave it out")
+    for linear in adapted:
+        shape = (linear.num_rows, columns_of(model, linear))
+        if adapter.rank > min(shape):
+            raise ValueError(
+                f"--lora.rank: {adapter.rank} is more than a whole update of {linear.public_name} has, which is "
+                f"{shape[0]} x {shape[1]}; give at most {min(shape)}"
+            )
     cast_weights(model, base_dtype(config))
     add_lora(model, adapter)
     return adapter
+
+
+def columns_of(model: GPT | GPTClassifier, linear: PublicLinear) -> int:
+    """Return how many inputs a linear layer has."""
+    body = model.gpt if isinstance(model, GPTClassifier) else model
+    layer = body.get_submodule(linear.name)
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features
 
 
 def choose(model: GPT | GPTClassifier, trainable: str | int) -> None:
@@ -82,6 +100,8 @@ def choose(model: GPT | GPTClassifier, trainable: str | int) -> None:
 def base_digest(base: Path) -> str:
     """Return a digest of the weights that a run starts from: what does not train is not in its snapshots.
 
+    Those that an adapter makes are told by its description and by its own base as well.
+
     Raises:
         CheckpointError: there are none.
     """
@@ -89,4 +109,9 @@ def base_digest(base: Path) -> str:
     for file in weight_files(base):
         with file.open("rb") as content:
             found.update(hashlib.file_digest(content, "sha256").digest())
+    if is_adapter(base):
+        found.update((base / ADAPTER_CONFIG_FILE).read_bytes())
+        below = read_adapter(base).config.base
+        if below is not None and Path(below).is_dir():
+            found.update(base_digest(Path(below)).encode())
     return found.hexdigest()

@@ -13,8 +13,6 @@ import groundup
 from tests.forked import Forked
 from tests.program import poll
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3"]
 
 
@@ -52,7 +50,7 @@ def steps_in(folder: Path) -> int:
 @contextmanager
 def started(arguments: list[str], log: Path) -> Iterator[Run]:
     """Start `groundup ARGUMENTS`; kill it if it still lives at the end."""
-    process = Forked(run_verb, arguments, log=log, environment=ENVIRONMENT)
+    process = Forked(run_verb, arguments, log=log)
     try:
         yield Run(process, log)
     finally:
@@ -65,7 +63,7 @@ def started_by_torchrun(arguments: list[str], log: Path) -> Iterator[Run]:
     """Start `groundup ARGUMENTS` on two processes; kill all, if they still live at the end."""
     with log.open("wb") as file:
         command = [sys.executable, *TORCHRUN, "-m", "groundup", *arguments]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **ENVIRONMENT})
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         yield Run(process, log)
     finally:

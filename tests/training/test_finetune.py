@@ -1,6 +1,7 @@
 """What trains: weights chosen by name or LoRA, and runs of it that stop and go on bit for bit."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,3 +335,29 @@ def test_the_digest_of_a_base_is_of_its_weights(tmp_path: Path, write: Write) ->
     write(tmp_path / "other", make_gpt(make_config("llama"), seed=1), None)
     assert base_digest(tmp_path / "one") == base_digest(tmp_path / "same")
     assert base_digest(tmp_path / "one") != base_digest(tmp_path / "other")
+
+
+def test_the_digest_of_an_adapter_is_of_all_that_makes_its_weights(tmp_path: Path, write: Write) -> None:
+    write(tmp_path / "base", make_gpt(make_config("llama")), None)
+    config = FinetuneConfig.model_validate({"out": "x", "base": tmp_path / "base", "lora": {"rank": 2}})
+    model = load_base(tmp_path / "base", config)
+    write(tmp_path / "run", model, prepare(model, config))
+    adapter = tmp_path / "run" / "adapter"
+    found = [base_digest(adapter)]
+    settings = adapter / "adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 4', '"lora_alpha": 8'))
+    found.append(base_digest(adapter))
+    shutil.rmtree(tmp_path / "base")
+    write(tmp_path / "base", make_gpt(make_config("llama"), seed=1), None)
+    found.append(base_digest(adapter))
+    assert len(set(found)) == 3
+
+
+def test_a_rank_above_that_of_a_whole_update_is_refused_by_name(write: Write, tmp_path: Path) -> None:
+    write(tmp_path / "base", make_gpt(make_config("llama")), None)
+    settings = {"out": "x", "base": tmp_path / "base", "lora": {"rank": 17, "targets": ["q_proj", "k_proj"]}}
+    config = FinetuneConfig.model_validate(settings)
+    with pytest.raises(
+        ValueError, match=r"--lora.rank: 17 is more than .*k_proj has, which is 16 x 32; give at most 16"
+    ):
+        prepare(load_base(tmp_path / "base", config), config)

@@ -12,7 +12,8 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config.run import RunConfig
 from training.run.curves import Run, draw
-from training.run.folder import METRICS_FILE, SETTINGS_FILE
+from training.run.folder import METRICS_FILE, SETTINGS_FILE, folder_of
+from training.run.sources import SOURCES_FILE
 from training.run.state import TrainerState
 from training.run.tracking import MetricsLog
 
@@ -59,7 +60,9 @@ def save_run(
     """
     kind = "classifier" if "labels" in checkpoint else "chat" if "chat_template" in checkpoint else "base"
     text = render_card(card, config, model, state, kind=kind)
+    sources = folder_of(config.out) / SOURCES_FILE
     files = {
+        **({SOURCES_FILE: sources.read_bytes()} if sources.exists() else {}),
         SETTINGS_FILE: config.to_toml().encode(),
         METRICS_FILE: log.to_jsonl().encode(),
         PLOT_FILE: draw([Run(config.out.name, log.records)]),

@@ -20,6 +20,7 @@ from training.data.errors import DataError, UnfinishedError
 from training.machine.parallel import World
 from training.run.lock import RunLock
 from training.run.snapshots import Snapshots
+from training.run.sources import SOURCES_FILE, source_digests
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def is_finished(config: RunConfig) -> bool:
     """Say whether the run that is to go on has already come to its end, be it just before it was interrupted.
 
     Raises:
-        OutputError: there is a checkpoint, but one of other settings.
+        OutputError: there is a checkpoint, but one of other settings or other data.
         LockError: another process is about to come to that end.
     """
     folder = RunFolder(folder_of(config.out))
@@ -159,6 +160,7 @@ def is_finished(config: RunConfig) -> bool:
     if folder.is_resumable and (unfinished or {}).get("overwrite"):
         return False  # begun to replace that checkpoint
     must_be_same(config, stored, f"the checkpoint {config.out} was made with")
+    must_have_read_same(config)
     if folder.path.is_dir():
         with RunLock(folder.path) as lock:
             lock.take()
@@ -191,6 +193,7 @@ def prepare(folder: RunFolder, config: RunConfig, lock: RunLock) -> None:
             path.mkdir(parents=True)
             lock.take()
             (path / SETTINGS_FILE).write_text(config.to_toml(), encoding="utf-8")
+        (path / SOURCES_FILE).write_text(json.dumps(source_digests(config), indent=2), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"--out: {path} cannot be made: {error.strerror}") from None
 
@@ -225,6 +228,24 @@ def must_be_same(config: RunConfig, settings: dict[str, Any], whose: str) -> Non
     for flag, theirs, ours in differences(config, settings):
         have = f"{whose} {theirs!r}" if theirs is not None else f"{whose} none"
         raise OutputError(f"{flag}: {have}, not {ours!r}; give the same to resume, or start anew with --overwrite")
+
+
+def must_have_read_same(config: RunConfig) -> None:
+    """Refuse to call a run finished whose data or base have changed since; what is gone has not.
+
+    Raises:
+        OutputError: naming the first flag that leads to something else.
+    """
+    try:
+        known = json.loads((config.out / SOURCES_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return  # nothing is known
+    for flag, digest in source_digests(config).items():
+        if known.get(flag, digest) != digest:
+            raise OutputError(
+                f"{flag}: not what the checkpoint {config.out} was made of; give that again, or start anew with "
+                "--overwrite"
+            )
 
 
 def differences(config: RunConfig, settings: dict[str, Any]) -> list[tuple[str, Any, Any]]:
