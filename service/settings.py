@@ -54,6 +54,10 @@ class ServiceSettings(EngineSettings):
     keep_alive_s: int = Field(75, ge=1)
     """How long an idle connection stays open. Shorter than a client's pool or a load balancer keeps it, and requests
     fail at random."""
+    receive_timeout_s: PositiveFloat = 60.0
+    """Longest time a client may take to send a request, body included; then its connection is closed."""
+    max_head_bytes: PositiveInt = 64 * 1024
+    """Largest request line and headers together."""
     max_body_bytes: PositiveInt = 8 * 1024 * 1024
     """Largest request body."""
     cors_origins: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +25,7 @@ from litserve import LitServer
 from service import metrics
 from service.host import messages
 from service.host.bus import Bus, Inbox, WorkerChannel
+from service.host.connections import Connection
 from service.host.drain import Drain, Phase
 from service.host.in_flight import CountInFlight, InFlight
 from service.host.lifeline import END_HTTP, die_with_parent, obey_only_main
@@ -104,6 +106,11 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
             log_config=None,
             access_log=False,
             timeout_keep_alive=self._settings.keep_alive_s,
+            http=partial(
+                Connection,
+                max_head_bytes=self._settings.max_head_bytes,
+                receive_timeout_s=self._settings.receive_timeout_s,
+            ),
         )
         return processes[0]
 

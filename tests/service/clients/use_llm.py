@@ -28,7 +28,6 @@ def llm(url: str, *args: str) -> str:
 main(
     {
         "stream": lambda url: llm(url, "-m", "chat", "-o", "temperature", "0", QUESTION),
-        "chat": lambda url: llm(url, "-m", "chat", "-o", "temperature", "0", "--no-stream", QUESTION),
         "completion": lambda url: llm(url, "-m", "base", "-o", "temperature", "0", "-o", "max_tokens", "16", STORY),
     }
 )
