@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from model.chat import ChatTemplate
-from model.directory import CONFIG_FILE, CheckpointError, has_chat_template, is_adapter, read_checkpoint
+from model.directory import CONFIG_FILE, TOKENIZER_FILE, CheckpointError, has_chat_template, is_adapter, read_checkpoint
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from model.adapter_directory import StoredAdapter
-
-TOKENIZER_FILE = "tokenizer.json"
 
 
 class MergeConfig(BaseSettings):

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from model.directory import Checkpoint
 from service import metrics
 from service.host.supervisor import Supervisor
 from service.host.workers import ClassifyWorker, GenerationWorker, Worker
 from service.logs import configure_logging
 from service.settings import ServiceSettings
 from service.web import routes
+from service.web.catalog import load_models
 from service.web.frontend import Frontend
-from service.web.models import Capability, ServedModel, WorkerName, load_models
+from service.web.loads import initial_loads
+from service.web.models import Capability, ServedModel, ServedModels
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +44,23 @@ def run(settings: ServiceSettings) -> None:
     frontend = Frontend(models, supervisor.channels, settings)
     routes.install(supervisor.app, frontend, settings)
     logger.info("loading %s; until then the port answers 503", ", ".join(model.id for model in models))
-    describe(models, settings)
+    metrics.BUILD_INFO.labels(importlib.metadata.version("groundup")).set(1)
     text = welcome(models, settings.host, listener.getsockname()[1])
     sys.exit(supervisor.run(frontend, listener, on_ready=lambda: _say(text)))
 
 
-def make_workers(models: Iterable[ServedModel], settings: ServiceSettings) -> list[Worker]:
-    """Make one worker for all models that generate and one for all classifiers."""
-    checkpoints: dict[WorkerName, list[Checkpoint]] = {"generate": [], "classify": []}
-    for model in models:
-        checkpoints[model.worker].append(model.checkpoint)
-    workers: list[Worker] = []
-    if checkpoints["generate"]:
-        workers.append(GenerationWorker(checkpoints["generate"], settings))
-    if checkpoints["classify"]:
-        workers.append(ClassifyWorker(checkpoints["classify"], settings))
+def make_workers(models: ServedModels, settings: ServiceSettings) -> list[Worker[Any]]:
+    """Make one worker for all models that generate and one for all classifiers.
+
+    Where models may be added later, both are there from the start; without models they only wait.
+    """
+    loads = initial_loads(models)
+    may_change = bool(settings.admin_key_hashes)
+    workers: list[Worker[Any]] = []
+    if loads["generate"] or may_change:
+        workers.append(GenerationWorker(loads["generate"], settings))
+    if loads["classify"] or may_change:
+        workers.append(ClassifyWorker(loads["classify"], settings))
     return workers
 
 
@@ -72,14 +75,6 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         raise ValueError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from None
-
-
-def describe(models: Iterable[ServedModel], settings: ServiceSettings) -> None:
-    """Tell /metrics what is served, by which version."""
-    metrics.BUILD_INFO.labels(importlib.metadata.version("groundup")).set(1)
-    for model in models:
-        capabilities = ",".join(model.capabilities)
-        metrics.MODEL_INFO.labels(model.id, model.fingerprint, settings.dtype, "none", capabilities).set(1)
 
 
 def welcome(models: Iterable[ServedModel], host: str, port: int) -> str:

@@ -8,7 +8,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, CliPositionalArg, CliSuppress, NoDecode, SettingsConfigDict
 
 DType = Literal["float32", "bfloat16"]
@@ -41,11 +51,25 @@ class EngineSettings(BaseSettings):
     """Threads a worker computes with; absent: one for each CPU this process may use."""
 
 
+class KeyLimits(BaseModel):
+    """What one API key may ask for; what is left out is as for all keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    requests_per_minute: PositiveInt | None = None
+    """Most requests in a minute."""
+    tokens_per_minute: PositiveInt | None = None
+    """Most tokens in a minute, read and generated."""
+    models: tuple[str, ...] | None = None
+    """Served ids it may use."""
+
+
 class ServiceSettings(EngineSettings):
     """Serve checkpoints over HTTP."""
 
     checkpoints: CliPositionalArg[tuple[Path, ...]] = Field(min_length=1)
-    """Checkpoint directories; each becomes a served model named after its directory."""
+    """Directories of checkpoints and of LoRA adapters; each becomes a served model named after its directory. Adapters
+    share the weights of their base, which is one of the checkpoints."""
 
     host: str = "127.0.0.1"
     """Network interface to listen on; `0.0.0.0` for all of them."""
@@ -68,11 +92,27 @@ class ServiceSettings(EngineSettings):
     GROUNDUP_API_KEYS or `api_keys_file` than as a flag, which other users of the machine can read."""
     api_keys_file: Path | None = None
     """File with one `KEY` or `NAME:KEY` on each line; `#` starts a comment line."""
+    requests_per_minute: PositiveInt | None = None
+    """Most requests of one key in a minute, or of everybody where no key is asked for."""
+    tokens_per_minute: PositiveInt | None = None
+    """The same for tokens, read and generated."""
+    key_limits: dict[str, KeyLimits] = Field(default_factory=dict)
+    """Other limits for some keys, by name: a table in a file, or JSON."""
     metrics_require_key: bool = False
     """Whether /metrics wants a key too."""
 
+    admin_key: CliSuppress[SecretStr | None] = None
+    """Key for the admin routes, which add, replace and remove models; none, and there are no such routes. Better set
+    through GROUNDUP_ADMIN_KEY or `admin_key_file`."""
+    admin_key_file: Path | None = None
+    """File that holds this key and nothing else."""
+    admin_model_roots: tuple[Path, ...] = ()
+    """Directories below which models may be added; none: those that the checkpoints lie in."""
+
     default_model: str | None = None
     """Served id for requests that name no model."""
+    aliases: dict[str, str] = {}
+    """Further names of served models: `--aliases gpt-4o=my-chat`. They are listed beside them, with that `root`."""
     max_n: int = Field(16, ge=1, le=128)
     """Largest `n`, the choices for one prompt."""
     max_prompts: PositiveInt = 128
@@ -81,6 +121,9 @@ class ServiceSettings(EngineSettings):
     """Most alternatives to report for each token of a completion; chat always allows 20."""
     max_tokens_policy: Literal["reject", "clamp"] = "reject"
     """What to do when prompt and `max_tokens` together exceed the context of the model."""
+    tools_auto: Literal["error", "ignore"] = "error"
+    """What to do with `tools` that the model is free not to use, which it was not taught: refuse them, or answer in
+    text and list them in the `x-ignored-params` header."""
     strict_params: bool = False
     """Refuse request fields that we do not know, instead of listing them in the `x-ignored-params` header."""
 
@@ -153,7 +196,10 @@ class ServiceSettings(EngineSettings):
                 f"--queue-timeout-s ({self.queue_timeout_s:g}) must not exceed --request-timeout-s "
                 f"({self.request_timeout_s:g})"
             )
-        self._named_keys()
+        unknown = self.key_limits.keys() - self._named_keys().keys()
+        if unknown:
+            raise ValueError(f"--key-limits: no API key is named {', '.join(map(repr, sorted(unknown)))}")
+        self._admin_key()
         return self
 
     @property
@@ -161,10 +207,40 @@ class ServiceSettings(EngineSettings):
         """Name to SHA-256 digest of every accepted key; empty when no key is asked for."""
         return {name: hashlib.sha256(key.encode()).digest() for name, key in self._named_keys().items()}
 
+    @property
+    def admin_key_hashes(self) -> dict[str, bytes]:
+        """The same for the admin key; empty when there are no admin routes."""
+        key = self._admin_key()
+        return {} if key is None else {"admin": hashlib.sha256(key.encode()).digest()}
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        """Directories below which models may be added."""
+        return self.admin_model_roots or tuple({path.resolve().parent for path in self.checkpoints})
+
+    def _admin_key(self) -> str | None:
+        if self.admin_key is not None and self.admin_key.get_secret_value():
+            return self.admin_key.get_secret_value()
+        if self.admin_key_file is None:
+            return None
+        keys = _read_keys(self.admin_key_file, "--admin-key-file")
+        if len(keys) != 1:
+            raise ValueError(f"--admin-key-file: {self.admin_key_file} holds {len(keys)} keys; it must hold one")
+        return keys[0]
+
+    def limits_of(self, name: str) -> KeyLimits:
+        """Return the limits of a key."""
+        limits = self.key_limits.get(name, KeyLimits())
+        return KeyLimits(
+            requests_per_minute=limits.requests_per_minute or self.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute or self.tokens_per_minute,
+            models=limits.models,
+        )
+
     def _named_keys(self) -> dict[str, str]:
         entries = [secret.get_secret_value() for secret in self.api_keys]
         if self.api_keys_file is not None:
-            from_file = _read_keys(self.api_keys_file)
+            from_file = _read_keys(self.api_keys_file, "--api-keys-file")
             if not from_file:
                 raise ValueError(f"--api-keys-file: {self.api_keys_file} holds no key")
             entries += from_file
@@ -195,9 +271,9 @@ class BenchSettings(EngineSettings):
     """Whether to measure the most concurrent case through a server too."""
 
 
-def _read_keys(path: Path) -> list[str]:
+def _read_keys(path: Path, flag: str) -> list[str]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--api-keys-file: cannot read {path}: {error}") from error
+        raise ValueError(f"{flag}: cannot read {path}: {error}") from error
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from litserve.loops.base import LitLoop
 
 from service.host.bus import Bus, WorkerChannel
-from service.host.messages import Event, StepEvents, ToWorker, WorkerUp
+from service.host.messages import Event, ModelFailed, ModelUp, StepEvents, ToWorker, WorkerUp
 
 IDLE_TICK_S = 0.5
 """How often an idle worker wakes to beat its heart; between, it sleeps in the kernel."""
@@ -21,16 +21,24 @@ class Outbox:
 
     def __init__(self) -> None:
         self._events: defaultdict[int, list[Event]] = defaultdict(list)
+        self._news: list[tuple[int, ModelUp | ModelFailed]] = []
 
     def put(self, consumer: int, event: Event) -> None:
         """Keep an event until the end of the turn."""
         self._events[consumer].append(event)
 
+    def tell(self, consumer: int, news: ModelUp | ModelFailed) -> None:
+        """Keep a message about a model until the end of the turn."""
+        self._news.append((consumer, news))
+
     def flush(self, bus: Bus) -> None:
-        """Send one message to each HTTP process that has events."""
+        """Send one message to each HTTP process that has events, and each that is about a model."""
         for consumer, events in self._events.items():
             bus.send(StepEvents(events), consumer)
         self._events.clear()
+        for consumer, news in self._news:
+            bus.send(news, consumer)
+        self._news.clear()
 
 
 class Trade(Protocol):
@@ -55,7 +63,7 @@ class WorkerLoop(LitLoop):  # type: ignore[misc]  # LitServe carries no types
         channel.bind()
         trade, outbox = lit_api.trade(), Outbox()
         channel.beat()
-        bus.broadcast(WorkerUp(channel.name, os.getpid()))
+        bus.broadcast(WorkerUp(channel.name, os.getpid(), lit_api.model_names))
         while True:
             turn(trade, channel, bus, outbox)
 

@@ -75,6 +75,10 @@ class LoadModel(msgspec.Struct, tag="load_model", frozen=True):
     served_id: str
     """What clients call it; several versions may share it. For metrics and logs."""
     path: str
+    tokenizer_path: str = ""
+    """Where its tokenizer is, for constraints on texts: an adapter's may be its base's."""
+    vocab_size: int = 0
+    """Of the model, which may have more rows than its tokenizer has tokens."""
     end_ids: tuple[int, ...] = ()
     """The model's own end tokens."""
     base: str | None = None

@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
 from litserve import LitServer
@@ -44,7 +45,7 @@ _GOODBYE_S = 2
 class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
     """LitServe's server with one HTTP process and one process for each worker."""
 
-    def __init__(self, workers: Sequence[Worker], settings: ServiceSettings) -> None:
+    def __init__(self, workers: Sequence[Worker[Any]], settings: ServiceSettings) -> None:
         super().__init__(list(workers), accelerator="cpu", devices=1, disable_openapi_url=True)
         self.app.router.routes.clear()  # LitServe's own; ours are the web's to install
         self.app.user_middleware.clear()  # its compression would hold streams back
@@ -140,6 +141,8 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
     # Workers
 
     def _start(self, ward: Ward) -> None:
+        if ward.num_deaths:
+            ward.worker.start_empty()
         ward.channel.forget_heartbeat()
         (process,) = self.launch_inference_worker(ward.worker)
         ward.born(process)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from service.host.bus import WorkerChannel
 from service.host.workers import Worker
@@ -18,7 +19,7 @@ GOOD_LIFE_S = 3600.0
 class Ward:
     """The supervisor's notes on one worker."""
 
-    worker: Worker
+    worker: Worker[Any]
     channel: WorkerChannel
     clock: Callable[[], float] = time.monotonic
     process: BaseProcess | None = None

@@ -4,14 +4,15 @@ A worker is made in the main process, travels to its own by pickle, loads there 
 """
 
 import os
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from litserve import LitAPI
 
-from model.directory import Checkpoint
 from model.sampling_params import SamplingParams
 from service import metrics
 from service.engine.engine import Engine
@@ -19,98 +20,138 @@ from service.engine.request import Request
 from service.host.classification import ClassificationTrade, Score
 from service.host.generation import EngineModel, GenerationTrade
 from service.host.lifeline import die_with_parent, obey_only_main
+from service.host.loading import LoadingTrade, ModelTrade
 from service.host.loop import Trade, WorkerLoop
+from service.host.messages import LoadModel
 from service.logs import configure_logging
 from service.settings import DType, ServiceSettings
 
+SWITCH_S = 0.0005
+"""Longest wait of the thread that computes for one that loads or compiles; Python's own is ten times as long."""
 
-class Worker(LitAPI):  # type: ignore[misc]  # LitServe carries no types
-    """One process with a trade."""
+ModelT = TypeVar("ModelT")
 
-    def __init__(self, name: str) -> None:
+
+class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries no types
+    """One process with a trade, and models that come and go."""
+
+    def __init__(self, name: str, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
+        """`initial` are the models of its first life."""
         super().__init__(api_path=f"/{name}", loop=WorkerLoop())
         self.name = name
+        self._initial = tuple(initial)
+        self._settings = settings
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The versions it has when its loop begins."""
+        return tuple(message.model for message in self._initial)
+
+    def start_empty(self) -> None:
+        """In its next life, wait to be told what to load: by then other models may be served."""
+        self._initial = ()
 
     def setup(self, device: str) -> None:
-        """Load, in the worker's own process. LitServe's `device` is ignored: the settings say where models run."""
+        """Load, in the worker's own process. LitServe's `device` is ignored: the settings say where models run.
+
+        An exception ends the worker.
+        """
         die_with_parent()
         obey_only_main()
         configure_logging()
         # Set before torch is imported: threads that wait for each other must not spin, for other processes of the
         # service need the same CPUs.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        self.load()
+        sys.setswitchinterval(SWITCH_S)
+        self._trade = self.make_trade()
+        if self._initial:
+            self.prepare()
+        for message in self._initial:
+            self._trade.add(message, self._load(message))
 
-    @abstractmethod
-    def load(self) -> None:
-        """Load the weights; an exception ends the worker."""
-
-    @abstractmethod
     def trade(self) -> Trade:
         """Say what to do with messages, once loaded."""
+        return LoadingTrade(self._trade, self._load, self.prepare)
+
+    @abstractmethod
+    def make_trade(self) -> ModelTrade[ModelT]:
+        """Make a trade that has no models yet."""
+
+    @abstractmethod
+    def load_model(self, message: LoadModel) -> ModelT:
+        """Load a model, in whatever thread; ValueErrors are for whoever asked for it."""
+
+    def prepare(self) -> None:
+        """Set this thread up to compute. A worker without models never does, and costs next to nothing."""
+        import torch
+
+        torch.set_num_threads(self._settings.num_threads or usable_cpus())
+
+    def _load(self, message: LoadModel) -> ModelT:
+        started_s = time.monotonic()
+        model = self.load_model(message)
+        metrics.MODEL_LOAD_SECONDS.labels(message.served_id).set(time.monotonic() - started_s)
+        return model
 
 
-class GenerationWorker(Worker):
-    """Holds every model that generates, each with an engine of its own."""
+class GenerationWorker(Worker[EngineModel]):
+    """Holds every model that generates: those with weights of their own, each with an engine, and their adapters."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], settings: ServiceSettings) -> None:
-        super().__init__("generate")
-        self._checkpoints = checkpoints
-        self._settings = settings
-        self._models: dict[str, EngineModel] = {}
+    _trade: GenerationTrade
 
-    def load(self) -> None:
+    def __init__(self, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
+        super().__init__("generate", initial, settings)
+
+    def make_trade(self) -> GenerationTrade:
+        return GenerationTrade()
+
+    def load_model(self, message: LoadModel) -> EngineModel:
+        if message.base is None:
+            return EngineModel(self._build_engine(message))
+        from service.engine.build import build_adapter
+
+        engine = self._trade.model(message.base).engine
+        return EngineModel(engine, build_adapter(engine, Path(message.path), message.model))
+
+    def _build_engine(self, message: LoadModel) -> Engine:
         from service.engine.build import build_engine
 
         limits = self._settings
-        _limit_threads(limits.num_threads)
-        for checkpoint in self._checkpoints:
-            started_s = time.monotonic()
-            engine = build_engine(
-                checkpoint.path,
-                max_num_seqs=limits.max_num_seqs,
-                max_num_batched_tokens=limits.max_num_batched_tokens,
-                kv_cache_tokens=limits.kv_cache_tokens,
-                page_size=limits.page_size,
-                device=limits.device,
-                dtype=limits.dtype,
-            )
-            _warm_up(engine)
-            pool = engine.scheduler.pool
-            cache_shape = (str(pool.page_size), str(pool.num_pages), limits.dtype)
-            metrics.CACHE_CONFIG.labels(checkpoint.name, metrics.ENGINE, *cache_shape).set(1)
-            self._models[checkpoint.name] = EngineModel(engine, checkpoint.eos_token_ids)
-            metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
-
-    def trade(self) -> Trade:
-        return GenerationTrade(self._models)
+        num_at_start = sum(initial.base is None for initial in self._initial)
+        engine = build_engine(
+            Path(message.path),
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            kv_cache_tokens=limits.kv_cache_tokens,
+            page_size=limits.page_size,
+            device=limits.device,
+            dtype=limits.dtype,
+            num_engines=max(num_at_start, self._trade.num_engines + 1),
+        )
+        _warm_up(engine)
+        pool = engine.scheduler.pool
+        cache_shape = (str(pool.page_size), str(pool.num_pages), limits.dtype)
+        metrics.CACHE_CONFIG.labels(message.served_id, metrics.ENGINE, *cache_shape).set(1)
+        return engine
 
 
-class ClassifyWorker(Worker):
-    """Holds every classifier."""
+class ClassifyWorker(Worker[Score]):
+    """Holds every classifier that has weights of its own."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], settings: ServiceSettings) -> None:
-        super().__init__("classify")
-        self._checkpoints = checkpoints
-        self._settings = settings
-        self._scores: dict[str, Score] = {}
+    def __init__(self, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
+        super().__init__("classify", initial, settings)
 
-    def load(self) -> None:
-        _limit_threads(self._settings.num_threads)
-        for checkpoint in self._checkpoints:
-            started_s = time.monotonic()
-            score = load_score(checkpoint.path, self._settings.device, self._settings.dtype)
-            score([[0]])
-            self._scores[checkpoint.name] = score
-            metrics.MODEL_LOAD_SECONDS.labels(checkpoint.name).set(time.monotonic() - started_s)
-
-    def trade(self) -> Trade:
+    def make_trade(self) -> ClassificationTrade:
         return ClassificationTrade(
-            self._scores,
             batch_size=self._settings.classify_batch_size,
             batch_tokens=self._settings.max_num_batched_tokens,
             batch_wait_s=self._settings.classify_batch_wait_s,
         )
+
+    def load_model(self, message: LoadModel) -> Score:
+        score = load_score(Path(message.path), self._settings.device, self._settings.dtype)
+        score([[0]])
+        return score
 
 
 def _warm_up(engine: Engine) -> None:
@@ -145,9 +186,3 @@ def usable_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     num_cpus = len(os.sched_getaffinity(0))
     quota, period = cpu_max.read_text().split() if cpu_max.exists() else ("max", "1")
     return num_cpus if quota == "max" else max(1, min(num_cpus, int(quota) // int(period)))
-
-
-def _limit_threads(num_threads: int | None) -> None:
-    import torch
-
-    torch.set_num_threads(num_threads or usable_cpus())

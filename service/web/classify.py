@@ -40,7 +40,8 @@ class ClassifyRoute:
         items = await in_good_time(received.size_bytes, encode_items, body, model)
         deadline_s = deadline_of(request, self._settings)
         messages = [
-            Classify(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, deadline_s) for token_ids in items
+            Classify(uuid.uuid4().hex, self._frontend.consumer, model.version, token_ids, deadline_s)
+            for token_ids in items
         ]
         logits = await read_rows(request, self._frontend, model, messages, self._settings)
         answer = {

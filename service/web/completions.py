@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.settings import ServiceSettings
+from service.web.call_shape import CallShape
+from service.web.constraint_check import ConstraintCheck
 from service.web.frontend import Frontend
 from service.web.generation import Generation, batches
 from service.web.intake import Received, in_good_time, take_in, timeout_of
@@ -30,11 +32,13 @@ class GenerationRoutes:
     def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
         self._frontend = frontend
         self._settings = settings
+        self._constraints = ConstraintCheck(settings.queue_timeout_s)
 
     async def completions(self, request: Request) -> Response:
         """Continue one or several prompts."""
         choose = partial(self._frontend.models.choose, capability="completions")
         received = await take_in(request, CompletionRequest, choose, self._settings)
+        await self._constraints.check(received.body.constrained)
         plan = await in_good_time(received.size_bytes, self._plan_completion, received.body, received.model)
         return await self._answer(
             request, received, plan, CompletionShape(plan, names_ids=received.body.return_tokens_as_token_ids)
@@ -44,10 +48,11 @@ class GenerationRoutes:
         """Answer a conversation."""
         choose = partial(self._frontend.models.choose, capability="chat")
         received = await take_in(request, ChatRequest, choose, self._settings)
+        await self._constraints.check(received.body.constrained)
         plan = await in_good_time(received.size_bytes, self._plan_chat, received.body, received.model)
-        return await self._answer(
-            request, received, plan, ChatShape(plan, names_ids=received.body.return_tokens_as_token_ids)
-        )
+        names_ids, calls = received.body.return_tokens_as_token_ids, received.body.forced_calls
+        shape = CallShape(plan, calls, names_ids=names_ids) if calls else ChatShape(plan, names_ids=names_ids)
+        return await self._answer(request, received, plan, shape)
 
     def _plan_completion(self, body: CompletionRequest, model: ServedModel) -> Plan:
         prompts = completion_prompts(body, model, self._settings)
@@ -70,6 +75,7 @@ class GenerationRoutes:
             consumer=self._frontend.consumer,
             queue_timeout_s=self._settings.queue_timeout_s,
             timeout_s=timeout_of(request, self._settings),
+            quota=exchange_of(request.scope).key.quota,
         )
         exchange_of(request.scope).describe = generation.facts
         envelope = Envelope(plan.model.id, plan.model.fingerprint, received.body.request_id)

@@ -1,9 +1,9 @@
 """One turn of a conversation as clients send it: a role and a content that may come as text or as parts of text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import WithJsonSchema, model_validator
 
 from service.web.complaints import absent, complaint, empty_array, wrong_type
 from service.web.errors import quote
@@ -13,15 +13,32 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
+_PARTS: tuple[dict[str, Any], ...] = (
+    {"properties": {"type": {"enum": _TEXT_PARTS}, "text": {"type": "string"}}, "required": ["type", "text"]},
+    {"properties": {"type": {"const": "refusal"}, "refusal": {"type": "string"}}, "required": ["type", "refusal"]},
+)
+_CONTENT: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"anyOf": [{"type": "object"} | part for part in _PARTS]}, "minItems": 1},
+        {"type": "null"},
+    ]
+}
+
 
 class ChatMessage(Body):
     """One turn; its content is plain text by now."""
 
     role: Role
-    content: Any = None
+    """Who speaks; `developer` is `system`."""
+    content: Annotated[Any, WithJsonSchema(_CONTENT)] = None
+    """What is said: text, or parts of text, which are joined. Only an assistant with `tool_calls` may say nothing."""
     name: str | None = None
+    """Who exactly, where the chat template shows it."""
     tool_calls: list[dict[str, Any]] | None = None
+    """Functions the assistant called."""
     tool_call_id: str | None = None
+    """Which call a tool answers."""
 
     @model_validator(mode="before")
     @classmethod

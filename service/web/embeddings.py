@@ -45,7 +45,7 @@ class EmbeddingRoute:
         items = await in_good_time(received.size_bytes, encode_items, body, model, self._settings)
         deadline_s = deadline_of(request, self._settings)
         messages = [
-            Embed(uuid.uuid4().hex, self._frontend.consumer, model.id, token_ids, body.pooling, deadline_s)
+            Embed(uuid.uuid4().hex, self._frontend.consumer, model.version, token_ids, body.pooling, deadline_s)
             for token_ids in items
         ]
         rows = await read_rows(request, self._frontend, model, messages, self._settings)

@@ -5,15 +5,18 @@
     |   +-- MalformedJson
     |   +-- InvalidParameter           any code that names a parameter
     |   |   +-- ContextLengthExceeded
+    |   +-- ConstraintTooComplex
     |   +-- UnrecognizedArgument
     |   +-- MissingApiKey              401
     |   +-- WrongApiKey                401
+    |   +-- InsufficientPermissions    403
     |   +-- UnknownModel               404
     |   +-- UnsupportedModel           404
     |   +-- UnknownUrl                 404
     |   +-- MethodNotSupported         405
     |   +-- BodyTooLarge               413
     |   +-- UnsupportedMediaType       415
+    +-- RateLimited                    429, with a type of its own
     +-- ServerFault                    server_error; the message is generic and gets the request id
         +-- InternalError              500
         +-- ServerOverloaded           503 or as configured
@@ -28,6 +31,7 @@
 Messages follow OpenAI's wording where clients match on it. Where the errors are raised is no concern of this file.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,6 +139,15 @@ class ContextLengthExceeded(InvalidParameter):
         )
 
 
+class ConstraintTooComplex(InvalidRequest):
+    """What an answer must look like could be checked, but not be followed to its end."""
+
+    code = "invalid_schema"
+
+    def __init__(self) -> None:
+        super().__init__("The schema or the expression that the answer must match is too complex to be enforced.")
+
+
 class UnrecognizedArgument(InvalidRequest):
     def __init__(self, name: str) -> None:
         super().__init__(f"Unrecognized request argument supplied: {name[:MAX_ECHO_CHARS]}")
@@ -158,6 +171,14 @@ class WrongApiKey(InvalidRequest):
 
     def __init__(self) -> None:
         super().__init__("Incorrect API key provided.")
+
+
+class InsufficientPermissions(InvalidRequest):
+    status = 403
+    code = "insufficient_permissions"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"You have insufficient permissions for this operation: {reason}.")
 
 
 class UnknownModel(InvalidRequest):
@@ -223,6 +244,26 @@ class UnsupportedMediaType(InvalidRequest):
 
     def __init__(self) -> None:
         super().__init__("Unsupported media type: send a JSON body with 'Content-Type: application/json'.")
+
+
+class RateLimited(ApiError):
+    """A key has used up its minute. Clients wait as long as they are told; what can never fit is not tried again."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, kind: str, *, limit: int, left: int, asked: int, retry_s: float | None) -> None:
+        """`kind` is requests or tokens; without `retry_s` waiting does not help."""
+        advice = "Reduce the request." if retry_s is None else f"Please try again in {retry_s:.3g}s."
+        super().__init__(
+            f"Rate limit reached on {kind} per min: Limit {limit}, Remaining {left}, Requested {asked}. {advice}"
+        )
+        self.type = kind
+        self.headers = (
+            {"x-should-retry": "false"}
+            if retry_s is None
+            else {"Retry-After": str(math.ceil(retry_s)), "retry-after-ms": str(math.ceil(1000 * retry_s))}
+        )
 
 
 class ServerFault(ApiError):

@@ -22,7 +22,6 @@ from pydantic import (
 from pydantic_core import PydanticKnownError, core_schema
 
 from service.web.complaints import (
-    absent,
     array_too_long,
     complaint,
     empty_array,
@@ -80,6 +79,13 @@ class AtMostSetting:
         if value > limit:
             raise PydanticKnownError("less_than_equal", {"le": limit})
         return value
+
+
+def exactly_one(*names: str) -> dict[str, Any]:
+    """Return what a body's JSON schema says of fields of which exactly one must be there, and not be null."""
+    return {
+        "oneOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names],
+    }
 
 
 class UnsupportedUnless:
@@ -266,31 +272,6 @@ LogitBias = Annotated[
     ),
 ]
 """Pairs of token id and bias. Whether the ids are in the vocabulary is checked where the vocabulary is known."""
-
-_FORMATS_WITH_CONSTRAINTS = ("json_object", "json_schema", "grammar", "structural_tag")
-
-
-def _response_format(value: object) -> str:
-    if not isinstance(value, Mapping):
-        raise wrong_type("an object", value)
-    kind = value.get("type")
-    if kind is None:
-        raise absent(".type")
-    if kind in _FORMATS_WITH_CONSTRAINTS:
-        raise unsupported()
-    if kind != "text":
-        supported = ", ".join(f"'{name}'" for name in ("text", *_FORMATS_WITH_CONSTRAINTS[:2]))
-        raise complaint(
-            "invalid_value", f"Invalid value: {quote(kind)}. Supported values are: {supported}.", at=".type"
-        )
-    return "text"
-
-
-ResponseFormat = Annotated[
-    str,
-    PlainValidator(_response_format),
-    WithJsonSchema({"type": "object", "properties": {"type": {"const": "text"}}, "required": ["type"]}),
-]
 
 FIT = -1
 """`truncate_prompt_tokens`: as many tokens as the context leaves room for."""

@@ -33,6 +33,7 @@ from service.web.calls import Call
 from service.web.errors import (
     ApiError,
     ClientGone,
+    ConstraintTooComplex,
     EngineUnavailable,
     InternalError,
     ModelLoading,
@@ -46,10 +47,11 @@ from service.web.models import ServedModel, ServedModels
 
 Status = Literal["ok", "loading", "draining", "engine_stalled"]
 
-_FAILURES: Mapping[FailureCode, type[QueueTimeout | RequestTimeout | InternalError]] = {
+_FAILURES: Mapping[FailureCode, type[QueueTimeout | RequestTimeout | InternalError | ConstraintTooComplex]] = {
     "queue_timeout": QueueTimeout,
     "timeout": RequestTimeout,
     "internal_error": InternalError,
+    "invalid_constraint": ConstraintTooComplex,
 }
 
 

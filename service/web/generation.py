@@ -6,7 +6,8 @@ Completions and chat differ only in how they come to a `Plan` and in how they sh
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from service.web.errors import ClientGone
 from service.web.frontend import Frontend
 from service.web.output import Delta, SequenceOutput
 from service.web.plan import Plan
+from service.web.quotas import Quota
 from service.web.timings import Timings
 
 Failure = Literal["abort", "error"]
@@ -43,9 +45,12 @@ class _Sequence:
 class Generation:
     """A plan being carried out."""
 
-    def __init__(self, plan: Plan, *, consumer: int, queue_timeout_s: float, timeout_s: float) -> None:
-        """Draw up the messages for the worker; nothing is sent yet."""
+    def __init__(
+        self, plan: Plan, *, consumer: int, queue_timeout_s: float, timeout_s: float, quota: Quota | None = None
+    ) -> None:
+        """Draw up the messages for the worker; nothing is sent yet. Tokens are counted on `quota`."""
         self.plan = plan
+        self._quota = quota or Quota()
         self.timings = Timings()
         self.messages: list[Generate] = []
         self._sequences: dict[str, _Sequence] = {}
@@ -59,13 +64,14 @@ class Generation:
                 message = Generate(
                     uid=uuid.uuid4().hex,
                     consumer=consumer,
-                    model=plan.model.id,
+                    model=plan.model.version,
                     prompt_ids=prompt.token_ids,
                     params=params,
                     choice=choice,
                     queue_deadline_s=queue_deadline_s,
                     deadline_s=self.deadline_s,
                     cache_salt=plan.cache_salt,
+                    constraint=plan.constraint,
                 )
                 output = SequenceOutput(plan.model.tokenizer, prompt.token_ids, plan.output, plan.echoes[number])
                 self.messages.append(message)
@@ -79,6 +85,20 @@ class Generation:
     @property
     def is_finished(self) -> bool:
         return all(sequence.output.is_finished for sequence in self._sequences.values())
+
+    @contextmanager
+    def charged(self) -> Iterator[None]:
+        """Set the tokens aside that it asks for, and count those it had at the end.
+
+        Raises:
+            RateLimited: the client's key may not have so many now.
+        """
+        reserved = self.plan.num_reserved_tokens
+        self._quota.reserve_tokens(reserved)
+        try:
+            yield
+        finally:
+            self._quota.settle_tokens(reserved, self.usage()["total_tokens"] if self.is_admitted else 0)
 
     def take(self, events: Iterable[Event]) -> list[IndexedDelta]:
         """Turn what arrived into deltas, in order of arrival."""
@@ -184,7 +204,7 @@ async def batches(
         ApiError: the request was refused, or failed.
         ClientGone: nobody waits for the answer any more.
     """
-    with frontend.call(generation.plan.model.worker, generation.messages) as call:
+    with generation.charged(), frontend.call(generation.plan.model, generation.messages) as call:
         failure: Failure | None = "error"
         try:
             async with call.watching(receive):

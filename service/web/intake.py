@@ -53,17 +53,21 @@ async def take_in(
         ApiError: the first thing that is wrong.
         ClientGone: the client left before the body was complete.
     """
+    exchange = exchange_of(request.scope)
+    exchange.key.quota.begin_request()
     content = await read_body(request.receive, settings.max_body_bytes)
     data = await in_good_time(len(content), parse_object, content)
     model = choose(data)
-    exchange_of(request.scope).facts["model"] = model.id
+    exchange.key.check_model(model.id)
+    exchange.hold(model.uses)
+    exchange.facts["model"] = model.id
     body = await in_good_time(len(content), validate, body_type, data, settings)
-    ignored = ignored_params(body_type, data, strict=settings.strict_params)
+    ignored = [*body.ignored, *ignored_params(body_type, data, strict=settings.strict_params)]
     for name in body_type.without_effect & data.keys():
         metrics.IGNORED_PARAMS.labels(name).inc()
     if ignored:
         metrics.IGNORED_PARAMS.labels("other").inc(len(ignored))
-        exchange_of(request.scope).facts["ignored"] = ",".join(ignored)
+        exchange.facts["ignored"] = ",".join(ignored)
     return Received(body, model, tuple(ignored), len(content))
 
 

@@ -4,8 +4,6 @@
 for exceptions. `Guard` goes inside: size and type of the body, API keys. Both know headers only, never a body.
 """
 
-import hashlib
-import hmac
 import logging
 import re
 import time
@@ -24,20 +22,24 @@ from service.web.errors import (
     ApiError,
     BodyTooLarge,
     ClientGone,
+    InsufficientPermissions,
     InternalError,
-    MissingApiKey,
     UnsupportedMediaType,
-    WrongApiKey,
 )
+from service.web.keys import Key, Keys
+from service.web.models import Uses
 
 access_log = logging.getLogger("groundup.access")
 logger = logging.getLogger(__name__)
 
 STATUS_CLIENT_GONE = 499
+ADMIN_PREFIX = "/admin/"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _JSON_TYPE = re.compile(r"application/([a-z0-9.+-]+\+)?json", re.IGNORECASE)
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+_PARENTS = ("/v1/models/", "/admin/models/")
+"""What is followed by the id of a model, whatever that may be."""
 _PROBES = ("/health", "/livez", "/readyz", "/metrics")
 """Asked every few seconds for ever; their successes are not worth a line."""
 
@@ -48,12 +50,26 @@ class Exchange:
 
     request_id: str
     started_s: float
+    key: Key = field(default_factory=Key)
+    """Whose request it is."""
     status: int | None = None
     error_code: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     """What is known early for the log line: the name of the key, the model."""
     describe: Callable[[], Mapping[str, Any]] = dict
     """Asked at the end for the rest: token counts, timings."""
+    held: list[Uses] = field(default_factory=list)
+    """What this exchange needs until it is over."""
+
+    def hold(self, uses: Uses) -> None:
+        """Keep a model loaded until the exchange is over."""
+        uses.hold()
+        self.held.append(uses)
+
+    def release(self) -> None:
+        """Need nothing any more."""
+        while self.held:
+            self.held.pop().release()
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -101,6 +117,7 @@ class Exchanges:
             if exchange.status is None:
                 await error_response(InternalError(), scope)(scope, receive, send_with_headers)
         finally:
+            exchange.release()
             self._record(scope, exchange)
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
@@ -130,17 +147,26 @@ class Exchanges:
     def _handler(self, path: str) -> str:
         if path in self._handlers:
             return self._handlers[path]
-        return "/v1/models/{id}" if path.startswith("/v1/models/") else "other"
+        return next((f"{parent}{{id}}" for parent in _PARENTS if path.startswith(parent)), "other")
 
 
 class Guard:
     """Refuse what need not be read: too large, not JSON, without a key; in that order, before a route is looked up."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, key_hashes: Mapping[str, bytes], public: Collection[str]):
-        """`key_hashes` has the SHA-256 digest of every key by its name; `public` paths need none."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        keys: Keys,
+        admin_keys: Keys | None,
+        public: Collection[str],
+    ):
+        """`public` paths need no key; where there are `admin_keys`, paths below `ADMIN_PREFIX` take only those."""
         self._app = app
         self._max_body_bytes = max_body_bytes
-        self._key_hashes = key_hashes
+        self._keys = keys
+        self._admin_keys = admin_keys
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,18 +190,17 @@ class Guard:
         content_type = headers.get("content-type", "")
         if scope["method"] in _METHODS_WITH_BODY and content_type and not _is_json(content_type):
             raise UnsupportedMediaType
-        if self._key_hashes and scope["method"] != "OPTIONS" and scope["path"] not in self._public:
-            exchange_of(scope).facts["key"] = self._key_name(headers)
+        if scope["method"] != "OPTIONS" and scope["path"] not in self._public:
+            exchange = exchange_of(scope)
+            exchange.key = self._key(scope["path"], _sent_key(headers))
+            exchange.facts["key"] = exchange.key.name
 
-    def _key_name(self, headers: Headers) -> str:
-        key = _sent_key(headers)
-        if not key:
-            raise MissingApiKey
-        digest = hashlib.sha256(key.encode("latin-1")).digest()
-        matches = [name for name, known in self._key_hashes.items() if hmac.compare_digest(digest, known)]
-        if not matches:
-            raise WrongApiKey
-        return matches[0]
+    def _key(self, path: str, sent: str) -> Key:
+        if self._admin_keys is None or not path.startswith(ADMIN_PREFIX):
+            return self._keys.find(sent)
+        if self._keys.knows(sent):
+            raise InsufficientPermissions("it needs an admin key")
+        return self._admin_keys.find(sent)
 
 
 def _request_id(headers: Headers) -> str:
@@ -186,6 +211,8 @@ def _request_id(headers: Headers) -> str:
 def _add_headers(headers: MutableHeaders, exchange: Exchange) -> None:
     headers["x-request-id"] = exchange.request_id
     headers["openai-version"] = "2020-10-01"
+    for name, value in exchange.key.quota.headers().items():
+        headers[name] = value
     headers["openai-processing-ms"] = str(int(1000 * (time.monotonic() - exchange.started_s)))
 
 

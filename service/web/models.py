@@ -1,16 +1,13 @@
-"""The models this service offers: what each can do, and what the HTTP process needs of it. Loads no weights."""
+"""The models this service offers: what each can do, and which one a request gets. Directories are not known here."""
 
-import hashlib
-import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from model.chat import ChatTemplate
-from model.directory import MULTI_LABEL, SINGLE_LABEL, Checkpoint, Kind, read_checkpoint, weight_files
+from model.directory import MULTI_LABEL, SINGLE_LABEL, Checkpoint, Kind
 from model.tokenizer import Tokenizer
-from service.settings import ServiceSettings
 from service.web.complaints import json_type
 from service.web.errors import InvalidParameter, UnknownModel, UnsupportedModel
 
@@ -35,19 +32,51 @@ _NOUNS: Mapping[Capability, str] = {
     "classify": "classification",
 }
 
-_SAMPLED_BYTES = 1 << 16
+
+class Uses:
+    """How many need a version: the list of served models, requests being answered, adapters on its weights.
+
+    Counted on the event loop of the HTTP process alone.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.on_last_release: Callable[[], None] = lambda: None
+        """Called when nobody needs the version any more."""
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    def hold(self) -> None:
+        """Count one more."""
+        self._count += 1
+
+    def release(self) -> None:
+        """Count one less."""
+        self._count -= 1
+        if self._count == 0:
+            self.on_last_release()
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One checkpoint, as the HTTP process knows it."""
+    """One version of a model, as the HTTP process knows it."""
 
     id: str
+    """What clients call it, whichever version it is."""
+    version: str
+    """What the worker calls it: one name for one version, for ever."""
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     template: ChatTemplate | None
     fingerprint: str
     """Changes when the same request might get another answer."""
+    tokenizer_path: Path
+    """Directory of its tokenizer; for an adapter it may be that of its base."""
+    base: "ServedModel | None" = None
+    """For an adapter: the version whose weights it runs on."""
+    uses: Uses = field(default_factory=Uses, compare=False)
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
@@ -55,7 +84,8 @@ class ServedModel:
 
     @property
     def worker(self) -> WorkerName:
-        return "classify" if self.checkpoint.kind == "classifier" else "generate"
+        has_own_weights = self.base is None
+        return "classify" if self.checkpoint.kind == "classifier" and has_own_weights else "generate"
 
     @property
     def context(self) -> int:
@@ -67,15 +97,15 @@ class ServedModel:
         """Ids a request may name: what the model has a row for."""
         return self.checkpoint.config.vocab_size
 
-    def card(self) -> dict[str, Any]:
-        """Return the entry of `GET /v1/models`."""
+    def card(self, name: str | None = None) -> dict[str, Any]:
+        """Return the entry of `GET /v1/models`, under its own id or another name."""
         card: dict[str, Any] = {
-            "id": self.id,
+            "id": name or self.id,
             "object": "model",
             "created": self.checkpoint.created,
             "owned_by": "groundup",
             "root": self.id,
-            "parent": None,
+            "parent": None if self.base is None else self.base.id,
             "max_model_len": self.context,
             "capabilities": list(self.capabilities),
             "quantization": None,
@@ -87,31 +117,81 @@ class ServedModel:
 
 
 class ServedModels:
-    """All of them, by id, in the order they were given."""
+    """All of them, by id, in the order they were given; which they are may change while requests run."""
 
-    def __init__(self, models: Iterable[ServedModel], default_id: str | None = None) -> None:
-        """Raises ValueError when two models share an id, or when the default is not one of them."""
+    def __init__(
+        self,
+        models: Iterable[ServedModel],
+        default_id: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """`aliases` are further names, each with the id it stands for.
+
+        Raises:
+            ValueError: two models share an id, or the default or an alias does not name one of them.
+        """
         self._models: dict[str, ServedModel] = {}
+        self._aliases = dict(aliases or {})
         for model in models:
             if model.id in self._models:
                 raise ValueError(f"two checkpoints are named {model.id!r}; rename one of the directories")
             self._models[model.id] = model
-        if default_id is not None and default_id not in self._models:
-            raise ValueError(f"--default-model: {default_id!r} is none of {', '.join(self._models)}")
+        names = ", ".join(self._models)
+        for alias, model_id in self._aliases.items():
+            if alias in self._models:
+                raise ValueError(f"--aliases: {alias!r} is the name of a model")
+            if model_id not in self._models:
+                raise ValueError(f"--aliases: {model_id!r} is none of {names}")
+        if default_id is not None and self._find(default_id) is None:
+            raise ValueError(f"--default-model: {default_id!r} is none of {names}")
         self._default_id = default_id
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
-    def get(self, model_id: str) -> ServedModel:
-        """Look a model up by its id in a path.
+    def put(self, model: ServedModel) -> ServedModel | None:
+        """Serve a version from now on; return the one that it replaces."""
+        replaced = self._models.get(model.id)
+        self._models[model.id] = model
+        return replaced
+
+    def drop(self, model_id: str) -> ServedModel:
+        """Serve a model no more.
+
+        Raises:
+            UnknownModel: there is none of this id.
+        """
+        if model_id not in self._models:
+            raise UnknownModel.as_resource(model_id)
+        return self._models.pop(model_id)
+
+    def is_alias(self, name: str) -> bool:
+        """Say whether a name stands for the id of another model."""
+        return name in self._aliases
+
+    def cards(self) -> list[dict[str, Any]]:
+        """Return the entries of `GET /v1/models`: every model, then every alias of one."""
+        aliases = [self._models[of].card(alias) for alias, of in self._aliases.items() if of in self._models]
+        return [*(model.card() for model in self), *aliases]
+
+    def card(self, name: str) -> dict[str, Any]:
+        """Return the entry of one name.
 
         Raises:
             UnknownModel: there is none.
         """
-        if model_id not in self._models:
-            raise UnknownModel.as_resource(model_id)
-        return self._models[model_id]
+        return self.get(name).card(name)
+
+    def get(self, name: str) -> ServedModel:
+        """Look a model up by its id, or by an alias, in a path.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        model = self._find(name)
+        if model is None:
+            raise UnknownModel.as_resource(name)
+        return model
 
     def choose(self, data: Mapping[str, Any], capability: Capability) -> ServedModel:
         """Return the model a request body asks for.
@@ -128,7 +208,10 @@ class ServedModels:
 
     def choose_any(self, data: Mapping[str, Any]) -> ServedModel:
         """The same where every model will do: the default, else the first."""
-        return self._named(data) or self._models.get(self._default_id or "") or next(iter(self._models.values()))
+        model = self._named(data) or self._find(self._default_id) or next(iter(self._models.values()), None)
+        if model is None:
+            raise _no_model_named()
+        return model
 
     def _named(self, data: Mapping[str, Any]) -> ServedModel | None:
         name = data.get("model")
@@ -137,60 +220,24 @@ class ServedModels:
         if not isinstance(name, str):
             message = f"Invalid type for 'model': expected a string, but got {json_type(name)} instead."
             raise InvalidParameter("invalid_type", "model", message)
-        if name not in self._models:
+        model = self._find(name)
+        if model is None:
             raise UnknownModel(name)
-        return self._models[name]
+        return model
+
+    def _find(self, name: str | None) -> ServedModel | None:
+        return self._models.get(self._aliases.get(name or "", name or ""))
 
     def _default(self, capability: Capability) -> ServedModel:
-        default = self._models.get(self._default_id or "")
+        default = self._find(self._default_id)
         if capability == "classify" and (default is None or capability not in default.capabilities):
             able = [model for model in self._models.values() if capability in model.capabilities]
             if len(able) == 1:
                 return able[0]
         if default is None:
-            raise InvalidParameter("missing_required_parameter", "model", "you must provide a model parameter")
+            raise _no_model_named()
         return default
 
 
-def load_models(settings: ServiceSettings) -> ServedModels:
-    """Read what each checkpoint directory says of itself, its tokenizer and its chat template.
-
-    Raises:
-        CheckpointError: a directory is missing, broken or asks for what we do not support.
-        TokenizerError: the same for its tokenizer.
-        ChatTemplateError: the same for its chat template.
-        ValueError: two checkpoints have one name, or the default model is none of them.
-    """
-    return ServedModels((_load(path, settings) for path in settings.checkpoints), settings.default_model)
-
-
-def _load(path: Path, settings: ServiceSettings) -> ServedModel:
-    checkpoint = read_checkpoint(path)
-    tokenizer = Tokenizer.from_directory(path)
-    return ServedModel(
-        id=checkpoint.name,
-        checkpoint=checkpoint,
-        tokenizer=tokenizer,
-        template=ChatTemplate.from_directory(path, tokenizer) if checkpoint.kind == "chat" else None,
-        fingerprint=_fingerprint(path, settings),
-    )
-
-
-def _fingerprint(path: Path, settings: ServiceSettings) -> str:
-    digest = hashlib.sha256(_weights_digest(path))
-    options = (settings.dtype, settings.device, settings.page_size, settings.max_num_batched_tokens)
-    digest.update(repr((options, importlib.metadata.version("groundup"))).encode())
-    return "fp_" + digest.hexdigest()[:10]
-
-
-def _weights_digest(path: Path) -> bytes:
-    """Digest what tells one set of weights from another without reading gigabytes: config, sizes, both ends."""
-    digest = hashlib.sha256((path / "config.json").read_bytes())
-    for file in weight_files(path):
-        size_bytes = file.stat().st_size
-        digest.update(size_bytes.to_bytes(8, "little"))
-        with file.open("rb") as stream:
-            digest.update(stream.read(_SAMPLED_BYTES))
-            stream.seek(max(0, size_bytes - _SAMPLED_BYTES))
-            digest.update(stream.read(_SAMPLED_BYTES))
-    return digest.digest()
+def _no_model_named() -> InvalidParameter:
+    return InvalidParameter("missing_required_parameter", "model", "you must provide a model parameter")

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from model.grammar import ConstraintSpec
 from model.sampling_params import SamplingParams
 from service.web.errors import InvalidParameter
 from service.web.models import ServedModel
@@ -30,10 +31,21 @@ class Plan:
     echoes: Sequence[Echo | None]
     """For each prompt, what goes before its answers."""
     cache_salt: str
+    constraint: ConstraintSpec | None
+    """What every answer must look like."""
+    has_token_limit: bool
+    """Whether the client said how long an answer may be."""
 
     @property
     def num_choices(self) -> int:
         return self.n * len(self.prompts)
+
+    @property
+    def num_reserved_tokens(self) -> int:
+        """What the request may cost: its prompts, and answers as long as the client allows."""
+        num_prompt = sum(len(prompt.token_ids) for prompt in self.prompts)
+        num_answer = sum(prompt.max_tokens for prompt in self.prompts) * self.num_candidates
+        return num_prompt + (num_answer if self.has_token_limit else 0)
 
     @property
     def is_ranked(self) -> bool:
@@ -111,8 +123,20 @@ def plan_generation(
         continues_text=request.continues_text,
         interval=stream_interval if request.stream else 1,
     )
-    salt = request.cache_salt or ""
-    return Plan(model, prompts, params, request.seed, request.n, request.num_candidates, output, echoes, salt)
+    constrained = request.constrained
+    return Plan(
+        model=model,
+        prompts=prompts,
+        params=params,
+        seed=request.seed,
+        n=request.n,
+        num_candidates=request.num_candidates,
+        output=output,
+        echoes=echoes,
+        cache_salt=request.cache_salt or "",
+        has_token_limit=request.token_limit is not None,
+        constraint=None if constrained is None else replace(constrained.spec, opens_text=not request.continues_text),
+    )
 
 
 def _runs_of(words: Sequence[str], model: ServedModel) -> tuple[tuple[int, ...], ...]:

@@ -184,8 +184,15 @@ def _render_request(request: ChatRequest, messages: Sequence[ChatMessage], model
         model,
         opens_answer=request.opens_answer,
         continues=request.continue_final_message,
-        variables=request.chat_template_kwargs,
+        variables={**request.chat_template_kwargs, **_tools(request)},
     )
+
+
+def _tools(request: ChatRequest) -> dict[str, Any]:
+    """Return what templates show of functions, where the model is to call one."""
+    if request.forced_calls is None or request.tools is None:
+        return {}
+    return {"tools": [tool.model_dump(exclude_unset=True) for tool in request.tools]}
 
 
 def _droppable_turns(messages: Sequence[ChatMessage]) -> list[list[int]]:

@@ -38,7 +38,9 @@ async def read_rows(
         ClientGone: nobody waits for the answer any more.
     """
     started_s = time.monotonic()
-    exchange_of(request.scope).facts["items"] = len(messages)
+    exchange = exchange_of(request.scope)
+    exchange.facts["items"] = len(messages)
+    exchange.key.quota.reserve_tokens(sum(len(message.prompt_ids) for message in messages))
     at_once = min(_AT_ONCE, settings.max_waiting_requests)
     rows: list[list[float]] = []
     outcome = "error"

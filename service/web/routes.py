@@ -1,5 +1,6 @@
 """Which path leads where, and what surrounds every route. `install` puts it all on LitServe's app."""
 
+import importlib.metadata
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPMethod
 
@@ -13,12 +14,15 @@ from starlette.routing import Route
 
 from service import metrics
 from service.settings import ServiceSettings
+from service.web.admin import AdminRoutes
 from service.web.classify import ClassifyRoute
 from service.web.completions import GenerationRoutes
 from service.web.embeddings import EmbeddingRoute
 from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
 from service.web.frontend import Frontend
+from service.web.keys import make_admin_keys, make_keys
 from service.web.middleware import Exchanges, Guard, error_response
+from service.web.openapi import describe_service
 from service.web.tokenization import TokenizerRoutes
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -41,7 +45,13 @@ def install(app: FastAPI, frontend: Frontend, settings: ServiceSettings) -> None
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     public = _HEALTH_PATHS if settings.metrics_require_key else _HEALTH_PATHS | {"/metrics"}
-    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, key_hashes=settings.api_key_hashes, public=public)
+    app.add_middleware(
+        Guard,
+        max_body_bytes=settings.max_body_bytes,
+        keys=make_keys(settings),
+        admin_keys=make_admin_keys(settings),
+        public=public,
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -73,12 +83,20 @@ def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
         "/readyz": _Health(frontend).ready,
         "/livez": _Health(frontend).live,
         "/metrics": _metrics,
+        "/openapi.json": _Description(frontend, settings).get,
     }
     for alias, path in ALIASES.items():
         table = posts if path in posts else gets
         table[alias] = table[path]
-    return [Route(path, handler, methods=["POST"]) for path, handler in posts.items()] + [
-        Route(path, handler, methods=["GET"]) for path, handler in gets.items()
+    deletes: dict[str, Handler] = {}
+    if settings.admin_key_hashes:
+        admin = AdminRoutes(frontend, settings)
+        posts["/admin/models"] = admin.add
+        gets["/admin/models"] = admin.list
+        deletes["/admin/models/{id:path}"] = admin.remove
+    tables = {"POST": posts, "GET": gets, "DELETE": deletes}
+    return [
+        Route(path, handler, methods=[method]) for method, table in tables.items() for path, handler in table.items()
     ]
 
 
@@ -87,10 +105,23 @@ class _Models:
         self._models = frontend.models
 
     async def list(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [model.card() for model in self._models]})
+        return JSONResponse({"object": "list", "data": self._models.cards()})
 
     async def get(self, request: Request) -> Response:
-        return JSONResponse(self._models.get(request.path_params["id"]).card())
+        return JSONResponse(self._models.card(request.path_params["id"]))
+
+
+class _Description:
+    """What this service takes and gives."""
+
+    def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
+        self._models = frontend.models
+        self._settings = settings
+
+    async def get(self, _: Request) -> Response:
+        version = importlib.metadata.version("groundup")
+        document = await run_in_threadpool(describe_service, self._models.cards(), self._settings, version)
+        return JSONResponse(document)
 
 
 class _Health:

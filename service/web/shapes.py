@@ -20,6 +20,8 @@ class Shape(ABC):
     chunk_object: ClassVar[str]
     extra: ClassVar[Mapping[str, Any]] = {}
     """Further fields of every answer and chunk."""
+    shows_text: ClassVar[bool] = True
+    """Whether a chunk shows the text it brings as it is."""
 
     def __init__(self, plan: Plan, *, names_ids: bool) -> None:
         """With `names_ids`, tokens are shown as `token_id:7`."""
@@ -33,8 +35,8 @@ class Shape(ABC):
         """Return a complete choice."""
         return self._around(index, self._whole(whole), self._logprobs(whole), whole)
 
-    def chunk(self, index: int, delta: Delta) -> dict[str, Any]:
-        """Return what a choice gains."""
+    def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
+        """Return what a choice gains, if there is anything to show."""
         return self._around(index, self._gain(delta), self._logprobs(delta) if delta.entries else None, delta)
 
     def opening(self, index: int) -> dict[str, Any] | None:

@@ -72,10 +72,11 @@ class ChunkWriter:
         return self._head + b'],"usage":' + _encode(self._usage()) + b"}\n\n" + DONE
 
     def _delta(self, index: int, delta: Delta) -> bytes:
-        if delta.is_plain and not self._has_running_usage:
+        if delta.is_plain and self._shape.shows_text and not self._has_running_usage:
             return self._text(index, delta.text)
         if delta.finish_reason is None or not delta.text:
-            return self._frame(_encode(self._shape.chunk(index, delta)))
+            chunk = self._shape.chunk(index, delta)
+            return b"" if chunk is None else self._frame(_encode(chunk))
         last_text = replace(delta, finish_reason=None, stop_reason=None)
         end = Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason)
         return self._delta(index, last_text) + self._delta(index, end)

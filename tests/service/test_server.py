@@ -7,7 +7,7 @@ import pytest
 
 from service.server import listen, make_workers, welcome
 from service.settings import ServiceSettings
-from service.web.models import load_models
+from service.web.catalog import load_models
 
 
 def settings_for(folder: Path, *names: str) -> ServiceSettings:

@@ -13,5 +13,10 @@ class RequestBody(Body):
     without_effect: ClassVar[frozenset[str]] = frozenset({"user"})
     """Fields of the public API that are accepted and change nothing here."""
 
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Fields of this request that change nothing, though they might elsewhere."""
+        return ()
+
     model: str | None = None
     """Id of a served model, or an alias of one."""

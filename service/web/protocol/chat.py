@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationInfo, model_validator
 
-from service.web.complaints import complaint, empty_array
+from service.web.complaints import complaint
+from service.web.constraints import Constrained
 from service.web.conversation import ChatMessage
 from service.web.fields import Int, Refused, UnsupportedUnless
 from service.web.protocol.base import RequestBody
 from service.web.protocol.generation import GenerationRequest
 from service.web.protocol.sampling import MAX_TOP_LOGPROBS
+from service.web.tools import ForcedCalls, ToolChoice, Tools, check_tools, forced_calls
 
 
 class _ChatHead(RequestBody):
@@ -25,10 +26,12 @@ class _ChatHead(RequestBody):
     """Report each token's log-probability."""
     top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     """How many alternatives to report with it; only with `logprobs`."""
-    tools: list[dict[str, Any]] | None = None
+    tools: Tools | None = None
     """Functions the model may call."""
-    tool_choice: Any = None
-    """Which of them it must call."""
+    tool_choice: ToolChoice | None = None
+    """Which of them it must call: one by name, or `required` for any."""
+    parallel_tool_calls: bool = True
+    """Whether `required` may call several times in one answer."""
     functions: Refused = None
     """Not supported: send `tools`."""
     function_call: Annotated[Any, UnsupportedUnless("none")] = None
@@ -56,17 +59,6 @@ class _ChatHead(RequestBody):
     mm_processor_kwargs: Refused = None
     """Not supported."""
 
-    @field_validator("tools")
-    @classmethod
-    def _check_tools(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        if tools is not None and not tools:
-            raise empty_array()
-        for i, tool in enumerate(tools or ()):
-            if tool.get("type") != "function":
-                message = "Invalid value: only tools of type 'function' exist. Supported values are: 'function'."
-                raise complaint("invalid_value", message, at=f"[{i}].type")
-        return tools
-
 
 class ChatRequest(GenerationRequest, _ChatHead):
     """POST /v1/chat/completions."""
@@ -82,7 +74,6 @@ class ChatRequest(GenerationRequest, _ChatHead):
         "reasoning_effort",
         "verbosity",
         "prediction",
-        "parallel_tool_calls",
     }
 
     @model_validator(mode="after")
@@ -90,7 +81,8 @@ class ChatRequest(GenerationRequest, _ChatHead):
         if self.top_logprobs > 0 and not self.logprobs:
             message = "The '{param}' parameter is only allowed when 'logprobs' is enabled."
             raise complaint("invalid_value", message, param="top_logprobs")
-        _check_tool_choice(self.tools, self.tool_choice)
+        assert info.context is not None, "bodies are validated with the service's settings"
+        check_tools(self.tools, self.tool_choice, info.context)
         if self.add_generation_prompt and self.continue_final_message:
             message = "'add_generation_prompt' and '{param}' exclude each other."
             raise complaint("invalid_value", message, param="continue_final_message")
@@ -99,6 +91,23 @@ class ChatRequest(GenerationRequest, _ChatHead):
             raise complaint("invalid_value", message, param="echo")
         self._check_together(info)
         return self
+
+    @property
+    def forced_calls(self) -> ForcedCalls | None:
+        """The calls that the answer must consist of."""
+        return forced_calls(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
+
+    @property
+    def constrained(self) -> Constrained | None:
+        """What the answer must look like; calls have a form of their own."""
+        calls = self.forced_calls
+        return super().constrained if calls is None else calls.constrained()
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Tools that the model may use, and never will."""
+        is_free = self.tool_choice in (None, "auto")
+        return ("tools",) if self.tools is not None and is_free else ()
 
     @property
     def token_limit(self) -> int | None:
@@ -116,23 +125,3 @@ class ChatRequest(GenerationRequest, _ChatHead):
     def opens_answer(self) -> bool:
         """Whether the template ends with the words that open the assistant's turn."""
         return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
-
-
-def _check_tool_choice(tools: list[dict[str, Any]] | None, choice: Any) -> None:
-    """Tools may be sent along when they must not be used; everything else needs a model that can call them."""
-    if tools is None and choice not in (None, "none", "auto"):
-        message = "Invalid value for '{param}': it is only allowed when 'tools' are specified."
-        raise complaint("invalid_value", message, param="tool_choice")
-    if tools is None or choice == "none":
-        return
-    if choice in (None, "auto"):
-        raise _no_tools("tools")
-    if choice != "required" and not isinstance(choice, dict):
-        message = "Invalid value for '{param}'. Supported values are: 'none', 'auto', 'required'."
-        raise complaint("invalid_value", message, param="tool_choice")
-    raise _no_tools("tool_choice")
-
-
-def _no_tools(param: str) -> PydanticCustomError:
-    message = "Unsupported parameter: '{param}'. Tool calling is not supported by this model."
-    return complaint("unsupported_parameter", message, param=param)

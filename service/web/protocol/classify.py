@@ -2,15 +2,17 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from service.web.complaints import absent, complaint
-from service.web.fields import Inputs, Int, Side, Truncation
+from service.web.fields import Inputs, Int, Side, Truncation, exactly_one
 from service.web.protocol.base import RequestBody
 
 
 class ClassifyRequest(RequestBody):
     """POST /classify."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("input", "inputs"))
 
     input: Inputs | None = None
     """What to classify: a text, several, or their token ids."""

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from pydantic import ValidationInfo
 
 from service.web.complaints import complaint
+from service.web.constraints import Constrained, only_one
 from service.web.protocol.base import RequestBody
 from service.web.protocol.sampling import Extensions, Sampling
 
@@ -22,6 +23,9 @@ class GenerationRequest(Extensions, Sampling, RequestBody):
         if limit is not None and self.min_tokens > limit:
             message = f"Invalid '{{param}}': more than the token limit of {limit}."
             raise complaint("invalid_value", message, param="min_tokens")
+        if self.constrained is not None and self.ignore_eos:
+            message = "Invalid '{param}': an answer of a given form ends with that form."
+            raise complaint("invalid_value", message, param="ignore_eos")
         if self.prompt_logprobs is not None and self.stream:
             message = "The '{param}' parameter is not allowed when 'stream' is enabled."
             raise complaint("invalid_value", message, param="prompt_logprobs")
@@ -45,6 +49,12 @@ class GenerationRequest(Extensions, Sampling, RequestBody):
     def num_candidates(self) -> int:
         """How many answers to generate for each prompt; the best `n` of them are returned."""
         return max(self.n, self.best_of or 1)
+
+    @property
+    def constrained(self) -> Constrained | None:
+        """What the answer must look like."""
+        names = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice")
+        return only_one({name: getattr(self, name) for name in (*names, "regex", "json_schema")})
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from service.web.constraints import PlainChoice, PlainRegex, PlainSchema, ResponseFormat, StructuredOutputs
 from service.web.fields import (
     AllowedTokenIds,
     AtMostSetting,
@@ -16,7 +17,6 @@ from service.web.fields import (
     Refused,
     RefusedNumber,
     RefusedSwitch,
-    ResponseFormat,
     Seed,
     Side,
     Stops,
@@ -63,8 +63,8 @@ class Sampling(Body):
     """Token id to a number added to its logit; -100 bans the token."""
     seed: Seed | None = None
     """Same request, seed and `system_fingerprint`: same answer."""
-    response_format: ResponseFormat = "text"
-    """What form the answer must have."""
+    response_format: ResponseFormat = None
+    """What form the answer must have: text, a JSON object, or JSON that satisfies a schema."""
 
 
 class Extensions(Body):
@@ -114,24 +114,24 @@ class Extensions(Body):
     """Not supported: it belongs to beam search."""
     prompt_embeds: Refused = None
     """Not supported."""
-    structured_outputs: Refused = None
-    """Not supported."""
-    guided_json: Refused = None
-    """Not supported."""
-    guided_regex: Refused = None
-    """Not supported."""
-    guided_choice: Refused = None
-    """Not supported."""
+    structured_outputs: StructuredOutputs = None
+    """vLLM's spelling of `response_format`, which also knows expressions and choices."""
+    guided_json: PlainSchema = None
+    """Older vLLM's spelling of a JSON schema."""
+    guided_regex: PlainRegex = None
+    """Older vLLM's spelling of an expression that the whole answer must match."""
+    guided_choice: PlainChoice = None
+    """Older vLLM's spelling of the answers there may be."""
     guided_grammar: Refused = None
     """Not supported."""
     guided_decoding_backend: Annotated[Any, UnsupportedUnless("auto")] = None
     """There is nothing to choose between."""
     structural_tag: Refused = None
     """Not supported."""
-    regex: Refused = None
-    """Not supported."""
-    json_schema: Refused = None
-    """Not supported."""
+    regex: PlainRegex = None
+    """SGLang's spelling of an expression that the whole answer must match."""
+    json_schema: PlainSchema = None
+    """llama.cpp's spelling of a JSON schema."""
     grammar: Refused = None
     """Not supported."""
     ebnf: Refused = None

@@ -2,16 +2,18 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from service.web.complaints import absent, complaint
 from service.web.conversation import ChatMessage
-from service.web.fields import Tokens
+from service.web.fields import Tokens, exactly_one
 from service.web.protocol.base import RequestBody
 
 
 class TokenizeRequest(RequestBody):
     """POST /tokenize: a prompt, or llama.cpp's `content`, or a conversation."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("prompt", "content", "messages"))
 
     prompt: str | None = None
     """A text; text of control tokens is read as those tokens."""

@@ -1,17 +1,14 @@
 """From a checkpoint on disk to an engine: sizes, limits and the weights' way in."""
 
 import pytest
-import torch
 
 from model.checkpoint import load_gpt
-from model.config import PRESETS
 from model.directory import CheckpointError
 from model.generate import generate
 from model.sampling_params import SamplingParams
-from service.engine.build import CACHE_SHARE, build_engine, default_cache_tokens, default_page_size, memory_bytes
+from service.engine.build import build_engine
 from service.engine.request import Request
 from tests.service.engine.scripted import run_to_end, tokens_of
-from tests.tiny import make_config
 
 LIMITS = {"max_num_seqs": 4, "max_num_batched_tokens": 64}
 
@@ -43,20 +40,3 @@ def test_a_cache_smaller_than_the_context_is_refused_before_serving(tiny_checkpo
 def test_a_classifier_is_not_a_generation_model(tiny_checkpoints):
     with pytest.raises(CheckpointError):
         build_engine(tiny_checkpoints / "tiny-spam", **LIMITS)
-
-
-def test_the_default_cache_never_exceeds_its_share_of_memory_nor_falls_below_one_sequence():
-    config = make_config("gpt2")
-    bytes_per_page = int(CACHE_SHARE * memory_bytes("cpu")) // 10
-    assert default_cache_tokens(config, 128, bytes_per_page, 64, "cpu") == 10 * 128
-    assert default_cache_tokens(config, 128, memory_bytes("cpu"), 64, "cpu") == 128
-    assert default_cache_tokens(config, 50, 1, 2, "cpu") == 2 * 150
-
-
-def test_a_page_is_a_whole_sequence_on_a_cpu_unless_the_context_is_too_long_for_several():
-    config = make_config("llama")
-    assert default_page_size(config, 32, "cpu", torch.float32) == config.block_size
-    endless = PRESETS["llama-3.2-1b"].model_copy(update={"block_size": 10**9})
-    assert default_page_size(endless, 32, "cpu", torch.float32) == 256
-    assert default_page_size(endless, 1, "cpu", torch.float32) == 256
-    assert default_page_size(config, 32, "cuda", torch.float32) == 16

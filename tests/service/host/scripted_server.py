@@ -21,8 +21,18 @@ from service.engine.pages import PagePool
 from service.engine.scheduler import Scheduler, StepRow
 from service.host.bus import WorkerChannel
 from service.host.generation import EngineModel, GenerationTrade
-from service.host.loop import Trade
-from service.host.messages import Drain, Failed, Generate, StepEvents, ToHttp, Token, WorkerDown, WorkerUp
+from service.host.messages import (
+    Drain,
+    Failed,
+    Generate,
+    LoadModel,
+    ModelUp,
+    StepEvents,
+    ToHttp,
+    Token,
+    WorkerDown,
+    WorkerUp,
+)
 from service.host.supervisor import Supervisor
 from service.host.workers import Worker
 from service.logs import configure_logging
@@ -45,20 +55,27 @@ class CountingRunner:
         return [RowResult(len(row.request.output_ids) + 1) for row in rows]
 
 
-class CountingWorker(Worker):
-    def __init__(self, is_broken: bool, load_s: float) -> None:
-        super().__init__("generate")
+COUNTER = LoadModel(0, "counter", "counter", "")
+
+
+class CountingWorker(Worker[EngineModel]):
+    def __init__(self, is_broken: bool, load_s: float, settings: ServiceSettings) -> None:
+        super().__init__("generate", [COUNTER], settings)
         self.is_broken = is_broken
         self.load_s = load_s
 
-    def load(self) -> None:
+    def make_trade(self) -> GenerationTrade:
+        return GenerationTrade()
+
+    def prepare(self) -> None:
+        pass
+
+    def load_model(self, message: LoadModel) -> EngineModel:
         time.sleep(self.load_s)
         if self.is_broken:
             raise ValueError("these weights are broken")
-
-    def trade(self) -> Trade:
         scheduler = Scheduler(PagePool(64, 64), block_size=4096, max_num_seqs=8, max_num_batched_tokens=64)
-        return GenerationTrade({"counter": EngineModel(Engine(scheduler, CountingRunner()), ())})
+        return EngineModel(Engine(scheduler, CountingRunner()))
 
 
 @dataclass
@@ -85,6 +102,10 @@ class ScriptedFrontend:
                 if isinstance(event, Token | Failed) and event.uid in self.calls:
                     self.calls[event.uid].events.put_nowait(event if isinstance(event, Token) else event.code)
         elif isinstance(message, WorkerUp):
+            self.is_up = bool(message.models)
+            if not message.models:  # a later life
+                self.channel.send(COUNTER)
+        elif isinstance(message, ModelUp):
             self.is_up = True
         elif isinstance(message, WorkerDown):
             self.is_up = False
@@ -129,7 +150,7 @@ def main() -> None:
     settings = ServiceSettings.model_validate(
         {"checkpoints": ["none"], "drain_delay_s": 0.5, **dict(flag.split("=") for flag in flags)}
     )
-    worker = CountingWorker(is_broken=mode == "broken", load_s=1.0 if mode == "slow" else 0.0)
+    worker = CountingWorker(mode == "broken", 1.0 if mode == "slow" else 0.0, settings)
     supervisor = Supervisor([worker], settings)
     frontend = ScriptedFrontend(supervisor.channels["generate"])
     supervisor.app.add_route("/health", frontend.health)

@@ -6,7 +6,7 @@ import pytest
 
 from service.host.classification import ClassificationTrade
 from service.host.loop import IDLE_TICK_S, Outbox
-from service.host.messages import Cancel, Classified, Classify, Event, Failed
+from service.host.messages import Cancel, Classified, Classify, Event, Failed, LoadModel
 
 POISON = 13
 
@@ -18,9 +18,8 @@ class Bench:
         self.now_s = 100.0
         self.batches: list[int] = []
         self.sent: list[Event] = []
-        self.trade = ClassificationTrade(
-            {"m": self.score}, batch_size=4, batch_tokens=100, batch_wait_s=0.01, clock=lambda: self.now_s
-        )
+        self.trade = ClassificationTrade(batch_size=4, batch_tokens=100, batch_wait_s=0.01, clock=lambda: self.now_s)
+        self.trade.add(LoadModel(0, "m", "m", ""), self.score)
         self.outbox = Outbox()
 
     def score(self, rows):

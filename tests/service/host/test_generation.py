@@ -6,10 +6,11 @@ import pytest
 from prometheus_client import CollectorRegistry, multiprocess
 
 from model.sampling_params import SamplingParams
+from service.engine.engine import Engine
 from service.engine.request import Request
 from service.host.generation import EngineModel, GenerationTrade
 from service.host.loop import IDLE_TICK_S, Outbox
-from service.host.messages import Admitted, Cancel, Event, Failed, Generate, Token
+from service.host.messages import Admitted, Cancel, Event, Failed, Generate, LoadModel, Token
 from tests.service.engine.scripted import ScriptedRunner, generate_alone, make_engine
 
 
@@ -28,12 +29,11 @@ class Bench:
 
     def __init__(self) -> None:
         self.runners: dict[str, ScriptedRunner] = {}
-        models = {}
+        self.engines: dict[str, Engine] = {}
+        self.trade = GenerationTrade()
         for name in ("one", "two"):
-            engine, self.runners[name] = make_engine()
-            models[name] = EngineModel(engine, end_ids=())
-        self.engines = {name: model.engine for name, model in models.items()}
-        self.trade = GenerationTrade(models)
+            self.engines[name], self.runners[name] = make_engine()
+            self.trade.add(LoadModel(0, name, name, ""), EngineModel(self.engines[name]))
         self.outbox = Outbox()
         self.bus = ScriptedBus()
 

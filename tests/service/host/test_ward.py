@@ -5,17 +5,21 @@ from pathlib import Path
 import pytest
 
 from service.host.bus import WorkerChannel
-from service.host.loop import Trade
+from service.host.loading import ModelTrade
+from service.host.messages import LoadModel
 from service.host.ward import FIRST_DELAY_S, GOOD_LIFE_S, LONGEST_DELAY_S, Ward
 from service.host.workers import Worker
+from service.settings import ServiceSettings
 from tests.clock import Clock
 
+SETTINGS = ServiceSettings(checkpoints=(Path("none"),))
 
-class IdleWorker(Worker):
-    def load(self) -> None: ...
 
-    def trade(self) -> Trade:
+class IdleWorker(Worker[None]):
+    def make_trade(self) -> ModelTrade[None]:
         raise NotImplementedError
+
+    def load_model(self, message: LoadModel) -> None: ...
 
 
 class Process:
@@ -29,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ward(clock: Clock, tmp_path: Path) -> Ward:
-    return Ward(IdleWorker("idle"), WorkerChannel("idle", tmp_path), clock=clock)
+    return Ward(IdleWorker("idle", [], SETTINGS), WorkerChannel("idle", tmp_path), clock=clock)
 
 
 def live(ward: Ward, clock: Clock, for_s: float) -> float:

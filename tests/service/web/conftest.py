@@ -8,7 +8,8 @@ import pytest
 
 from model.tokenizer import Tokenizer
 from service.settings import ServiceSettings
-from service.web.models import ServedModels, load_models
+from service.web.catalog import load_models
+from service.web.models import ServedModels
 from tests.service.web.scripted_worker import ScriptedWorker, Service, scores, writes
 
 ServiceMaker = Callable[..., Service]

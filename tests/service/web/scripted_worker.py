@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import uvicorn
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 
 from service.host.messages import (
     Admitted,
@@ -26,17 +27,22 @@ from service.host.messages import (
     Embedded,
     Event,
     Generate,
+    LoadModel,
+    ModelUp,
     StepEvents,
     ToHttp,
     Token,
     TokenLogprob,
     ToWorker,
+    UnloadModel,
     WorkerUp,
 )
 from service.settings import ServiceSettings
+from service.web.answers import ErrorAnswer
 from service.web.frontend import Frontend
 from service.web.models import ServedModels
-from service.web.routes import install
+from service.web.openapi import OPERATIONS
+from service.web.routes import ALIASES, install
 
 T = TypeVar("T")
 
@@ -61,14 +67,16 @@ class ScriptedWorker:
 
     @property
     def requests(self) -> list[Any]:
-        return [message for message in self.sent if not isinstance(message, Cancel)]
+        return [message for message in self.sent if not isinstance(message, Cancel | LoadModel | UnloadModel)]
 
     def send(self, message: ToWorker) -> None:
         message = _decode(msgspec.msgpack.encode(message))  # only what the wire can carry arrives
         self.sent.append(message)
         if isinstance(message, Cancel):
             self._cancelled.update(message.uids)
-        else:
+        elif isinstance(message, LoadModel):
+            self.say(ModelUp(message.model))
+        elif not isinstance(message, UnloadModel):
             self._play(message.uid, iter(self.script(message)))
 
     def reset(self) -> None:
@@ -86,6 +94,24 @@ class ScriptedWorker:
                 self._play(uid, events)
 
         asyncio.get_running_loop().call_soon(step)
+
+
+_ANSWERS: dict[str, TypeAdapter[Any]] = {
+    operation.path: TypeAdapter(operation.answer) for operation in OPERATIONS if operation.answer is not None
+}
+_ERROR: TypeAdapter[Any] = TypeAdapter(ErrorAnswer)
+
+
+def check_described(method: str, path: str, response: httpx.Response) -> None:
+    """Hold an answer against its type, if it is JSON."""
+    path = path.rstrip("/")
+    path = ALIASES.get(path, path)
+    if method == "HEAD" or not response.headers.get("content-type", "").startswith("application/json"):
+        return
+    if response.status_code >= 400 and path not in ("/health", "/livez", "/readyz"):
+        _ERROR.validate_json(response.content)
+    elif path in _ANSWERS:
+        _ANSWERS[path].validate_json(response.content)
 
 
 @dataclass
@@ -107,15 +133,19 @@ class Service:
         for name, worker in channels.items():
             worker.frontend = self.frontend
             if self.is_up:
-                self.frontend.on_message(WorkerUp(name, 1))
+                self.frontend.on_message(WorkerUp(name, 1, tuple(model.version for model in self.models)))
         self.app = FastAPI(openapi_url=None)
         install(self.app, self.frontend, self.settings)
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """Send one request. Whatever it is answered with, /openapi.json must have said so."""
+
         async def ask(client: httpx.AsyncClient) -> httpx.Response:
             return await client.request(method, path, **kwargs)
 
-        return self.run(ask)
+        response = self.run(ask)
+        check_described(method, path, response)
+        return response
 
     def get(self, path: str, **kwargs: Any) -> httpx.Response:
         return self.request("GET", path, **kwargs)

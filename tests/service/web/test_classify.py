@@ -11,7 +11,7 @@ import pytest
 
 from service.host.messages import Classified, Failed
 from service.settings import ServiceSettings
-from service.web.models import load_models
+from service.web.catalog import load_models
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import ScriptedWorker, Service, scores, writes
 

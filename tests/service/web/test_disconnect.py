@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -49,6 +50,28 @@ def test_all_sequences_are_cancelled(make_service: ServiceMaker, phase: str, str
     # The queue is empty again: another request of four is let in.
     asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
     assert len(service.generate.requests) == 8
+
+
+def test_a_thousand_clients_that_leave_take_their_tasks_with_them(make_service: ServiceMaker) -> None:
+    def script(message: Generate) -> Iterable[Event]:
+        return scripts[int(message.uid, 16) % 3](message)
+
+    scripts = list(PHASES.values())
+    service = make_service(generate=script, max_waiting_requests=1000)
+
+    async def come_and_go() -> None:
+        tasks = len(asyncio.all_tasks())
+        for number in range(100):
+            bodies = [PROMPT | {"n": 2, "stream": bool(each % 2)} for each in range(10)]
+            async with AsyncExitStack() as clients:
+                for body in bodies:
+                    await clients.enter_async_context(Stream(service, body))
+                while len(service.generate.requests) < 20 * (number + 1):
+                    await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == tasks
+
+    asyncio.run(asyncio.wait_for(come_and_go(), 10 * SOON_S))
+    assert sorted(service.generate.cancelled) == sorted(request.uid for request in service.generate.requests)
 
 
 def test_finished_sequences_are_not_cancelled(make_service: ServiceMaker) -> None:

@@ -1,7 +1,9 @@
 """Whatever JSON a client sends: an answer or a typed refusal, never a fault of ours."""
 
+import os
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from service.web.protocol.chat import ChatRequest
 from service.web.protocol.classify import ClassifyRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from tests.mutations import bodies, check, seeds
 from tests.service.web.conftest import ServiceMaker
 
 numbers = st.one_of(
@@ -54,3 +57,35 @@ def test_any_json_gets_an_answer_or_a_typed_refusal(make_service: ServiceMaker, 
     assert error["code"] is not None
     assert error["param"]
     assert error["param"].split(".")[0].split("[")[0] in {*body_type.model_fields, "messages"}
+
+
+NUM_MUTATIONS = int(os.environ.get("GROUNDUP_MUTATIONS", "2000"))
+"""By hand: GROUNDUP_MUTATIONS=50000."""
+
+BATCH = 250
+
+
+def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMaker) -> None:
+    service = make_service(max_logprobs=20)
+    valid = seeds("tiny-base", "tiny-chat", "tiny-spam")
+    todo = list(bodies(valid, NUM_MUTATIONS))
+
+    async def send(client: httpx.AsyncClient) -> None:
+        for path, body in batch:
+            response = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+            try:
+                check(response.status_code, response.headers["content-type"], response.content)
+            except AssertionError as error:
+                raise AssertionError(f"{path} {body[:2000]!r}: {error}") from None
+
+    for start in range(0, len(todo), BATCH):
+        batch = todo[start : start + BATCH]
+        service.run(send)
+    assert service.post("/v1/completions", {"model": "tiny-base", "prompt": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", seeds("", "", ""))
+def test_what_is_mutated_was_valid(make_service: ServiceMaker, path: str) -> None:
+    for body in seeds("tiny-base", "tiny-chat", "tiny-spam")[path]:
+        response = make_service(max_logprobs=20).post(path, body)
+        assert response.status_code == 200, response.text

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from service.settings import ServiceSettings
+from service.web.catalog import load_models
 from service.web.errors import InvalidParameter, UnknownModel, UnsupportedModel
-from service.web.models import ServedModels, load_models
+from service.web.models import ServedModels
 
 
 def fingerprint(path: Path, **changes: object) -> str:

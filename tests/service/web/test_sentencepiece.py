@@ -9,7 +9,7 @@ import pytest
 from model.tokenizer import Tokenizer
 from service.host.messages import Admitted, Event, Token, TokenLogprob
 from service.settings import ServiceSettings
-from service.web.models import load_models
+from service.web.catalog import load_models
 from tests.service.web.scripted_worker import ScriptedWorker, Service, writes
 
 ANSWER = "the lazy caf\u00e9 \U0001f640\n end"

@@ -1,0 +1,96 @@
+"""Models that come and go while others run: each is loaded in a thread, one after another, and joins between two turns.
+
+The thread gives way: it has one CPU at a low priority, so that streams go on while weights are read. What a model is,
+and how it is loaded, is the worker's knowledge.
+"""
+
+import gc
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
+
+from service.host.loop import IDLE_TICK_S, Outbox, Trade
+from service.host.messages import LoadModel, ModelFailed, ModelUp, ToWorker, UnloadModel
+
+logger = logging.getLogger(__name__)
+
+LOADING_TICK_S = 0.02
+"""How often an otherwise idle worker looks whether a model is ready."""
+LOW_PRIORITY = 10
+
+ModelT = TypeVar("ModelT")
+ModelIn = TypeVar("ModelIn", contravariant=True)
+
+
+class ModelTrade(Trade, Protocol[ModelIn]):
+    """A trade with models, by the names of their versions."""
+
+    def add(self, message: LoadModel, model: ModelIn) -> None:
+        """Take requests for a model from now on."""
+
+    def remove(self, name: str, outbox: Outbox) -> None:
+        """Forget a model; what it still works on fails. An unknown one is fine."""
+
+
+class LoadingTrade(Generic[ModelT]):
+    """A trade whose models come and go."""
+
+    def __init__(
+        self, trade: ModelTrade[ModelT], load: Callable[[LoadModel], ModelT], prepare: Callable[[], None]
+    ) -> None:
+        """`load` runs in the thread; `prepare` runs in this one before the first model is loaded."""
+        self._trade = trade
+        self._load = load
+        self._prepare = prepare
+        self._thread: ThreadPoolExecutor | None = None
+        self._under_way: list[tuple[LoadModel, Future[ModelT]]] = []
+
+    @property
+    def patience_s(self) -> float:
+        return min(self._trade.patience_s, LOADING_TICK_S if self._under_way else IDLE_TICK_S)
+
+    def take(self, message: ToWorker, outbox: Outbox) -> None:
+        """Begin to load a model, forget one, or leave the message to the trade."""
+        if isinstance(message, LoadModel):
+            self._begin(message)
+        elif isinstance(message, UnloadModel):
+            self._trade.remove(message.model, outbox)
+            logger.info("unloaded %s", message.model)
+            gc.collect()  # what weights are part of may refer to itself
+        else:
+            self._trade.take(message, outbox)
+
+    def work(self, outbox: Outbox) -> None:
+        """Let loaded models join, then do the trade's work."""
+        while self._under_way and self._under_way[0][1].done():
+            self._finish(*self._under_way.pop(0), outbox)
+        self._trade.work(outbox)
+
+    def _begin(self, message: LoadModel) -> None:
+        if self._thread is None:
+            self._prepare()
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=give_way)
+        self._under_way.append((message, self._thread.submit(self._load, message)))
+
+    def _finish(self, message: LoadModel, loaded: "Future[Any]", outbox: Outbox) -> None:
+        error = loaded.exception()
+        if error is not None:
+            logger.error("%s cannot be loaded", message.model, exc_info=error)
+            is_explained = isinstance(error, ValueError)
+            reason = str(error) if is_explained else "it cannot be loaded; the server's log says why"
+            outbox.tell(message.consumer, ModelFailed(message.model, reason))
+            return
+        self._trade.add(message, loaded.result())
+        logger.info("loaded %s", message.model)
+        outbox.tell(message.consumer, ModelUp(message.model))
+
+
+def give_way() -> None:
+    """Let the thread that calls this be the one to wait, where CPUs are scarce."""
+    import torch
+
+    torch.set_num_threads(1)  # of this thread alone
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # on Linux, a thread has its own

@@ -1,0 +1,231 @@
+"""GET /openapi.json: what this service takes and gives, generated from the types that check it.
+
+Fields, ranges and defaults come from `protocol`, limits from the settings, names of models from what is served now.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from service.settings import ServiceSettings
+from service.web import answers
+from service.web.fields import SETTING
+from service.web.models import Capability
+from service.web.protocol.base import RequestBody
+from service.web.protocol.chat import ChatRequest
+from service.web.protocol.classify import ClassifyRequest
+from service.web.protocol.completions import CompletionRequest
+from service.web.protocol.embeddings import EmbeddingRequest
+from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    path: str
+    summary: str
+    answer: Any
+    """Type of the JSON of a good answer; None: plain text."""
+    body: type[RequestBody] | None = None
+    capability: Capability | None = None
+    """What a model must be able to do; None: any model will do."""
+    streams: bool = False
+    is_public: bool = False
+    errors: tuple[int, ...] = ()
+    """Statuses of its own."""
+    parameters: tuple[Schema, ...] = ()
+
+    @property
+    def method(self) -> str:
+        return "get" if self.body is None else "post"
+
+
+_MODEL_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_MODEL_QUERY = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
+_READ = (400, 403, 404, 413, 415, 429, 503)
+_GENERATE = (*_READ, 500, 504)
+
+OPERATIONS = (
+    Operation(
+        "/v1/completions",
+        "Continue texts.",
+        answers.Completion,
+        CompletionRequest,
+        "completions",
+        streams=True,
+        errors=_GENERATE,
+    ),
+    Operation(
+        "/v1/chat/completions",
+        "Answer a conversation.",
+        answers.ChatCompletion,
+        ChatRequest,
+        "chat",
+        streams=True,
+        errors=_GENERATE,
+    ),
+    Operation("/v1/embeddings", "Embed texts.", answers.Embeddings, EmbeddingRequest, "embeddings", errors=_GENERATE),
+    Operation("/classify", "Label texts.", answers.Classifications, ClassifyRequest, "classify", errors=_GENERATE),
+    Operation("/tokenize", "Turn a text into token ids.", answers.Tokens, TokenizeRequest, errors=_READ),
+    Operation("/detokenize", "Turn token ids into text.", answers.Text, DetokenizeRequest, errors=_READ),
+    Operation(
+        "/tokenizer_info",
+        "Describe the tokenizer of a model.",
+        answers.TokenizerInfo,
+        errors=(404,),
+        parameters=(_MODEL_QUERY,),
+    ),
+    Operation("/v1/models", "List the models.", answers.ModelList),
+    Operation("/v1/models/{id}", "Describe a model.", answers.ModelCard, errors=(404,), parameters=(_MODEL_ID,)),
+    Operation("/health", "Say whether requests are welcome.", answers.Status, is_public=True, errors=(503,)),
+    Operation("/readyz", "The same, for probes.", answers.Status, is_public=True, errors=(503,)),
+    Operation("/livez", "Say whether a restart would help.", answers.Status, is_public=True, errors=(503,)),
+    Operation("/metrics", "Numbers for Prometheus.", None, is_public=True),
+)
+
+_STATUSES = {
+    400: "The request is wrong; `param` says where.",
+    401: "The API key is missing or wrong.",
+    403: "The API key may not do this.",
+    404: "There is no such model, or it cannot do this.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "The API key has used up its minute; `Retry-After` says when to come back.",
+    500: "A fault of the server.",
+    503: "Not now: loading, overloaded or shutting down; `Retry-After` says when to come back.",
+    504: "It took longer than allowed.",
+}
+
+
+def describe_service(cards: Sequence[Mapping[str, Any]], settings: ServiceSettings, version: str) -> Schema:
+    """Return the document, in the form of OpenAPI 3.1. `cards` are those of `GET /v1/models`."""
+    components: Schema = {}
+    error = TypeAdapter(answers.ErrorAnswer).json_schema(ref_template=_REF)
+    components["ErrorAnswer"] = _adopt(error, components, settings)
+    paths: Schema = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation, cards, settings, components)
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    }
+    document: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Groundup",
+            "version": version,
+            "description": "Unknown fields of a body are ignored, and listed in the header `x-ignored-params`; null "
+            "is an omitted field. The header `x-request-timeout-ms` shortens the time a request may take.",
+        },
+        "paths": paths,
+        "components": {"schemas": components, **({"securitySchemes": schemes} if settings.api_key_hashes else {})},
+    }
+    return document | ({"security": [{name: []} for name in schemes]} if settings.api_key_hashes else {})
+
+
+def _describe(
+    operation: Operation, cards: Sequence[Mapping[str, Any]], settings: ServiceSettings, components: Schema
+) -> Schema:
+    is_public = operation.is_public and not (operation.path == "/metrics" and settings.metrics_require_key)
+    has_keys = bool(settings.api_key_hashes) and not is_public
+    described: Schema = {
+        "summary": operation.summary,
+        "responses": {"200": _good_answer(operation, settings, components)}
+        | {
+            str(status): _error_answer(operation, status)
+            for status in sorted({*operation.errors, *((401,) if has_keys else ())})
+        },
+    }
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    if operation.body is not None:
+        names = [
+            card["id"] for card in cards if operation.capability is None or operation.capability in card["capabilities"]
+        ]
+        schema = _body_schema(operation, names, settings, components)
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if operation.is_public and is_public and settings.api_key_hashes:
+        described["security"] = []
+    return described
+
+
+def _good_answer(operation: Operation, settings: ServiceSettings, components: Schema) -> Schema:
+    if operation.answer is None:
+        return {"description": operation.summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    schema = _adopt(TypeAdapter(operation.answer).json_schema(ref_template=_REF), components, settings)
+    content = {"application/json": {"schema": schema}}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return {"description": operation.summary, "content": content}
+
+
+def _error_answer(operation: Operation, status: int) -> Schema:
+    is_probe = operation.is_public
+    schema = {"$ref": _REF.format(model="Status" if is_probe else "ErrorAnswer")}
+    return {"description": _STATUSES[status], "content": {"application/json": {"schema": schema}}}
+
+
+def _body_schema(
+    operation: Operation, model_names: Sequence[str], settings: ServiceSettings, components: Schema
+) -> Schema:
+    body = operation.body
+    assert body is not None
+    schema = _adopt(body.model_json_schema(ref_template=_REF), components, settings)
+    required = set(schema.get("required", ()))
+    properties = {
+        name: field if name in required | body.nullable else _nullable(field)
+        for name, field in schema["properties"].items()
+    }
+    properties |= {name: {"description": "Accepted, and changes nothing."} for name in sorted(body.without_effect)}
+    needs_name = operation.capability is not None and settings.default_model is None
+    if operation.capability == "classify" and len(model_names) == 1:
+        needs_name = False
+    about_model = {"description": properties["model"]["description"]}
+    names: list[str | None] = [*model_names, *([] if needs_name else [None])]
+    properties["model"] = {"enum": names} | about_model
+    required |= {"model"} if needs_name else set()
+    return schema | {"properties": properties, "required": sorted(required)}
+
+
+_REF = "#/components/schemas/{model}"
+_KEYWORDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+
+
+def _adopt(schema: Schema, components: Schema, settings: ServiceSettings) -> Schema:
+    """Move a schema's definitions to the document's, and say everything in the keywords of JSON Schema."""
+    for name, definition in schema.pop("$defs", {}).items():
+        components.setdefault(name, _plain(definition, settings))
+    plain: Schema = _plain(schema, settings)
+    return plain
+
+
+def _plain(schema: Any, settings: ServiceSettings) -> Any:
+    if isinstance(schema, list):
+        return [_plain(item, settings) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain: Schema = {}
+    for keyword, value in schema.items():
+        if keyword.startswith(SETTING):
+            plain[keyword.removeprefix(SETTING)] = getattr(settings, value)
+        elif keyword in ("properties", "$defs"):
+            plain[keyword] = {name: _plain(field, settings) for name, field in value.items()}
+        elif keyword != "title" and not (keyword == "default" and value is None):
+            plain[_KEYWORDS.get(keyword, keyword)] = _plain(value, settings)
+    return plain
+
+
+def _nullable(schema: Schema) -> Schema:
+    """Allow null, which is the same as leaving the field out."""
+    about = {name: schema[name] for name in ("description", "default") if name in schema}
+    rest = {name: value for name, value in schema.items() if name not in about}
+    if None in rest.get("enum", ()) or {"type": "null"} in rest.get("anyOf", ()) or not rest:
+        return schema
+    if set(rest) == {"anyOf"}:
+        return {"anyOf": [*rest["anyOf"], {"type": "null"}]} | about
+    return {"anyOf": [rest, {"type": "null"}]} | about
