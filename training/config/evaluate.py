@@ -34,7 +34,7 @@ class EvaluateConfig(BaseSettings):
     """Checkpoint directory."""
     data: Path | None = None
     """What the checkpoint was made for: text for a base model, labelled texts for a classifier, conversations or
-    preferences for an assistant."""
+    preferences for an assistant, which can be measured on text as well."""
     mmlu: Path | None = None
     """Folder with `test/SUBJECT_test.csv` and `dev/SUBJECT_dev.csv`: asked by letter and by the text of the answer."""
     choices: tuple[Path, ...] = ()

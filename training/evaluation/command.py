@@ -9,18 +9,13 @@ from model.tokenizer import Tokenizer
 from training.config.evaluate import EvaluateConfig
 from training.data.errors import DataError
 from training.data.preference import is_preferences
-from training.evaluation.measures import (
-    Measured,
-    measure_answers,
-    measure_choices,
-    measure_labels,
-    measure_last_words,
-    measure_mmlu,
-    measure_preferences,
-    measure_tasks,
-    measure_text,
-)
+from training.evaluation.measured import Measured
 from training.evaluation.report import Report, Section, Value, check_place
+from training.evaluation.sections.assistant import measure_answers, measure_preferences
+from training.evaluation.sections.labels import measure_labels
+from training.evaluation.sections.questions import measure_choices, measure_last_words, measure_mmlu
+from training.evaluation.sections.tasks import measure_tasks
+from training.evaluation.sections.text import holds_text, measure_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +68,15 @@ def sections(measured: Measured) -> Iterator[Section]:
     if config.data is not None:
         if kind == "classifier":
             yield measure_labels(measured, config.data)
-        elif kind == "chat" and is_preferences(config.data):
+        elif kind == "chat" and not holds_text(config.data) and is_preferences(config.data):
             yield measure_preferences(measured, config.data)
         elif config.reference is not None:
             raise DataError(
                 f"--reference: an assistant is compared on preferences, which {config.data} does not hold; leave it out"
             )
         else:
-            yield (measure_answers if kind == "chat" else measure_text)(measured, config.data)
+            is_text = kind == "base" or holds_text(config.data)
+            yield (measure_text if is_text else measure_answers)(measured, config.data)
     if config.mmlu is not None:
         yield measure_mmlu(measured, config.mmlu)
     if config.choices:

@@ -15,9 +15,9 @@ from training.data.config import PrepareConfig
 from training.data.errors import DataError
 from training.data.preparation import prepare
 from training.evaluation.command import run
-from training.evaluation.measures import open_tokens
 from training.evaluation.report import ReportError
 from training.evaluation.saved_answers import read_saved_answers
+from training.evaluation.sections.text import open_tokens
 from training.evaluation.text import text_metrics
 from training.vocabulary import train_bpe
 
@@ -83,6 +83,22 @@ def test_text_that_is_not_there_is_refused(tmp_path: Path, evaluate: Any) -> Non
         evaluate("tiny-base", data=tmp_path / "a.txt")
     with pytest.raises(DataError, match=r"--data: .*b.txt: No such file"):
         evaluate("tiny-base", data=tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "The quick brown fox."),
+        ("a.jsonl", '{"text": "The quick brown fox.", "id": 3}'),
+        ("a.tsv", "label\ttext\nx\tThe quick brown fox.\n"),
+    ],
+)
+def test_a_chat_model_is_scored_on_text_as_a_base_model_is(
+    tmp_path: Path, tiny_checkpoints: Path, tokenizer: Tokenizer, evaluate: Any, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    expected = text_metrics(load_gpt(tiny_checkpoints / "tiny-chat"), ["The quick brown fox."], tokenizer)
+    assert evaluate("tiny-chat", data=tmp_path / name)["text"] == pytest.approx(expected)
 
 
 def test_a_chat_model_is_scored_on_conversations(tmp_path: Path, evaluate: Any) -> None:
