@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from training.machine.device import pick_device, set_up_torch
 from training.machine.hardware import Meter
 from training.machine.parallel import World, join
 from training.run.best import OnDisk
-from training.run.folder import RunFolder, StoppedError, is_finished, run_folder
+from training.run.folder import RunFolder, is_finished, run_folder
 from training.run.progress import show_messages
 from training.run.state import TrainerState
+from training.run.stop import StoppedError, stopping_at_once
 from training.run.tracking import MetricsLog
 from training.trainer import Keeping
 
@@ -24,10 +26,12 @@ logger = logging.getLogger(__name__)
 def conduct(config: RunConfig, work: Callable[[RunFolder], None]) -> None:
     """Do the work of a run in its folder, on this process or with the others that torchrun started.
 
+    A run that is told to stop (SIGTERM) ends well, whatever it is doing; what it has kept is gone on from.
+
     Raises:
         OutputError: the checkpoint cannot be put where it should go, or the run cannot go on from where it stood.
     """
-    with join(config.device) as world:
+    with suppress(StoppedError), stopping_at_once(), join(config.device) as world:
         show_messages()
         if not world.is_first:
             logging.getLogger("training").setLevel(logging.ERROR)

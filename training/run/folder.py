@@ -21,6 +21,7 @@ from training.machine.parallel import World
 from training.run.lock import RunLock
 from training.run.snapshots import Snapshots
 from training.run.sources import SOURCES_FILE, source_digests
+from training.run.stop import StoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,6 @@ FREE_SETTINGS = {
 
 class OutputError(ValueError):
     """The place for the result cannot be used; the message says what to change."""
-
-
-class StoppedError(Exception):
-    """The run was asked to stop and has saved where it stands; not a failure."""
 
 
 @dataclass(frozen=True, slots=True)

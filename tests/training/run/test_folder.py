@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from training.config.run import RunConfig
-from training.run.folder import OutputError, RunFolder, StoppedError, is_finished, run_folder
+from training.run.folder import OutputError, RunFolder, is_finished, run_folder
+from training.run.stop import StoppedError
 
 
 def make_run(out: Path, **changes: object) -> RunConfig:

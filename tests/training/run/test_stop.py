@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from training.run.stop import StopRequest
+from training.run.stop import StoppedError, StopRequest, stopping_at_once
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -44,4 +44,16 @@ def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_outside_the_loop_is_raised_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping_at_once():
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_set
+        with pytest.raises(StoppedError):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # an echo
     assert signal.getsignal(signal.SIGTERM) is before
