@@ -18,7 +18,7 @@ _WHITESPACE = r" |\n[ \t]{0,32}"
 _ESCAPES = 'nrbtf\\"'
 """Behind a backslash. Without `u`, each string has one spelling, so that a key cannot hide behind another's."""
 
-ConstraintKind = Literal["json_object", "json_schema", "regex", "choice"]
+ConstraintKind = Literal["json_object", "json_schema", "regex", "choice", "calls"]
 
 
 class GrammarError(ValueError):
@@ -31,7 +31,8 @@ class ConstraintSpec:
 
     kind: ConstraintKind
     text: str = ""
-    """The schema or the list of choices as JSON, or the expression; empty for `json_object`."""
+    """As JSON the schema, the list of choices, or for `calls` the most there may be and the schema of each function's
+    arguments, by name; the expression as it is; empty for `json_object`."""
     opens_text: bool = False
     """Whether it is a text of its own, where some vocabularies write the first word with a space that is not shown."""
 
@@ -45,23 +46,51 @@ def to_lark(spec: ConstraintSpec, opening: str = "") -> str:
     if len(spec.text) > MAX_CHARS:
         raise GrammarError(f"longer than {MAX_CHARS} characters")
     # Without forcing, every token is allowed that may follow, not only the one its tokenizer would choose.
-    start = f"start: {json.dumps(opening)} body" if opening else "start: body"
-    return "\n".join(['%llguidance {"no_forcing": true}', start, f"body: {_body(spec)}"])
+    start = f"start: {_quoted(opening)} body" if opening else "start: body"
+    return "\n".join(['%llguidance {"no_forcing": true}', start, *_rules(spec)])
 
 
-def _body(spec: ConstraintSpec) -> str:
+def _rules(spec: ConstraintSpec) -> list[str]:
     match spec.kind:
         case "json_object":
-            return _json({"type": "object"})
+            return [f"body: {_json({'type': 'object'})}"]
         case "json_schema":
-            try:
-                return _json(enforceable(json.loads(spec.text)))
-            except SchemaError as error:
-                raise GrammarError(str(error)) from None
+            return [f"body: {_schema(json.loads(spec.text))}"]
         case "regex":
-            return _expression(narrow_classes(spec.text))
+            return [f"body: {_expression(narrow_classes(spec.text))}"]
         case "choice":
-            return _expression("|".join(map(_literal, json.loads(spec.text))))
+            return [f"body: {_expression('|'.join(map(_literal, json.loads(spec.text))))}"]
+        case "calls":
+            return _call_rules(*json.loads(spec.text))
+
+
+def _call_rules(max_calls: int, functions: dict[str, Any]) -> list[str]:
+    """Write calls as a list of objects, framed as `json.dumps` would: whoever reads them need not expect otherwise."""
+    calls = [f"{_quoted(call_opening(name))} arguments_{i} {_quoted('}')}" for i, name in enumerate(functions)]
+    more = f" ({_quoted(', ')} call){{0,{max_calls - 1}}}" if max_calls > 1 else ""
+    rules = [f"body: {_quoted('[')} call{more} {_quoted(']')}", "call: " + " | ".join(calls)]
+    for i, (name, schema) in enumerate(functions.items()):
+        try:
+            rules.append(f"arguments_{i}: {_schema(schema)}")
+        except GrammarError as error:
+            raise GrammarError(f"function {name}: {error}") from None
+    return rules
+
+
+def call_opening(name: str) -> str:
+    """Return what stands before the arguments of a call."""
+    return '{"name": ' + json.dumps(name) + ', "arguments": '
+
+
+def _schema(schema: object) -> str:
+    try:
+        return _json(enforceable(schema))
+    except SchemaError as error:
+        raise GrammarError(str(error)) from None
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 def _json(schema: dict[str, Any]) -> str:

@@ -125,14 +125,6 @@ def test_a_refusal_names_the_keyword_and_its_place(service: Service) -> None:
     assert "'contains' is not supported (at #/properties/a~1b/items/contains)" in message
 
 
-def test_a_schema_that_never_ends_to_compile_is_refused_and_the_next_one_is_not(service: Service) -> None:
-    endless = {"allOf": [{"type": "string", "pattern": f"[a-z]{{{i}}}x"} for i in range(30)]}
-    error = service.post("/v1/completions", {**COMPLETION, "guided_json": endless}).json()["error"]
-    assert error["code"] == "invalid_schema"
-    assert "too complex" in error["message"]
-    assert service.post("/v1/completions", {**COMPLETION, "guided_json": SCHEMA}).status_code == 200
-
-
 def test_a_constraint_that_proves_too_complex_on_the_way_is_the_clients_error(make_service: ServiceMaker) -> None:
     def script(message: Any) -> Any:
         yield Failed(message.uid, "invalid_constraint")
