@@ -4,8 +4,14 @@ PyTorch multiplies float32 matrices through MKL, whose kernels for a few rows at
 far below memory speed on CPUs that are not Intel's. docs/benchmarks.md has the figures. It knows nothing of GPTs.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+from model.int8_linear import Int8Linear
+
+Quantization = Literal["int8"]
 
 EXPECTED_ROWS = 32
 """The number of rows the blocked layout is chosen for; others work as well, if not always as fast."""
@@ -30,12 +36,16 @@ class CpuLinear(nn.Module):
         return out
 
 
-def pack_linears(model: nn.Module) -> None:
+def pack_linears(model: nn.Module, quantization: Quantization | None = None) -> None:
     """Swap every linear layer of a CPU model for a faster one, in place; the model can no longer be trained or saved.
 
-    One copy of the weights remains. Where PyTorch was built without oneDNN nothing is changed.
+    One copy of the weights remains, but for a head of 8 bits beside the embedding it was shared with, whose rows are
+    still looked up as they were. Where PyTorch was built without oneDNN nothing is changed, unless 8 bits are wanted.
+
+    Raises:
+        ValueError: this build of PyTorch cannot multiply such weights on this processor.
     """
-    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+    if quantization is None and not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return
     owners: dict[int, int] = {}
     for module in model.modules():
@@ -44,4 +54,9 @@ def pack_linears(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
-                setattr(parent, name, CpuLinear(child, is_shared=owners[id(child.weight)] > 1))
+                packed = (
+                    CpuLinear(child, is_shared=owners[id(child.weight)] > 1)
+                    if quantization is None
+                    else Int8Linear(child)
+                )
+                setattr(parent, name, packed)

@@ -11,7 +11,7 @@ import torch
 from model.adapter_directory import read_adapter
 from model.adapter_rows import LoadedAdapter, read_updates
 from model.checkpoint import load_gpt
-from model.cpu_linear import pack_linears
+from model.cpu_linear import Quantization, pack_linears
 from model.directory import read_checkpoint
 from model.kv_cache import page_bytes
 from service.engine.engine import Engine
@@ -30,6 +30,7 @@ def build_engine(
     page_size: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    quantization: Quantization | None = None,
     num_engines: int = 1,
 ) -> Engine:
     """Load a checkpoint and give it a cache.
@@ -44,6 +45,7 @@ def build_engine(
             GPU.
         device: where the model runs, for example `cpu` or `cuda`.
         dtype: of weights and cache, for example `float32`.
+        quantization: what the weights of linear layers are rounded to; on a CPU, in float32.
         num_engines: how many share the device.
 
     Raises:
@@ -74,7 +76,7 @@ def build_engine(
     )
     model = load_gpt(path, device=device, dtype=number_type)
     if device == "cpu":
-        pack_linears(model)
+        pack_linears(model, quantization)
     return Engine(scheduler, GPTRunner(model, num_pages=pool.num_pages, page_size=page_size))
 
 

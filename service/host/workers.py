@@ -24,7 +24,7 @@ from service.host.loading import LoadingTrade, ModelTrade
 from service.host.loop import Trade, WorkerLoop
 from service.host.messages import LoadModel
 from service.logs import configure_logging
-from service.settings import DType, ServiceSettings
+from service.settings import DType, Quantization, ServiceSettings
 
 SWITCH_S = 0.0005
 """Longest wait of the thread that computes for one that loads or compiles; Python's own is ten times as long."""
@@ -126,6 +126,7 @@ class GenerationWorker(Worker[EngineModel]):
             page_size=limits.page_size,
             device=limits.device,
             dtype=limits.dtype,
+            quantization=limits.quantize,
             num_engines=max(num_at_start, self._trade.num_engines + 1),
         )
         _warm_up(engine)
@@ -149,7 +150,7 @@ class ClassifyWorker(Worker[Score]):
         )
 
     def load_model(self, message: LoadModel) -> Score:
-        score = load_score(Path(message.path), self._settings.device, self._settings.dtype)
+        score = load_score(Path(message.path), self._settings.device, self._settings.dtype, self._settings.quantize)
         score([[0]])
         return score
 
@@ -161,13 +162,18 @@ def _warm_up(engine: Engine) -> None:
         engine.step()
 
 
-def load_score(path: Path, device: str = "cpu", dtype: DType = "float32") -> Score:
-    """Load a classifier as a function from rows of ids to rows of logits."""
+def load_score(
+    path: Path, device: str = "cpu", dtype: DType = "float32", quantization: Quantization | None = None
+) -> Score:
+    """Load a classifier as a function from rows of ids to rows of logits; its head is never rounded."""
     import torch
 
     from model.checkpoint import load_classifier
+    from model.cpu_linear import pack_linears
 
     model = load_classifier(path, device=device, dtype=getattr(torch, dtype)).eval()
+    if device == "cpu":
+        pack_linears(model.gpt, quantization)
 
     @torch.inference_mode()
     def score(rows: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -83,6 +83,7 @@ def read_model(
         template=ChatTemplate.from_directory(template_path, tokenizer) if checkpoint.kind == "chat" else None,
         fingerprint=fingerprint(path, settings, base),
         tokenizer_path=tokenizer_path,
+        quantization=settings.quantize,
         base=base,
     )
 
@@ -90,7 +91,7 @@ def read_model(
 def fingerprint(path: Path, settings: ServiceSettings, base: ServedModel | None = None) -> str:
     """Digest what shapes the answers of a directory's model."""
     digest = hashlib.sha256(_weights_digest(path))
-    options = (settings.dtype, settings.device, settings.page_size, settings.max_num_batched_tokens)
+    options = (settings.dtype, settings.quantize, settings.device, settings.page_size, settings.max_num_batched_tokens)
     digest.update(repr((options, importlib.metadata.version("groundup"))).encode())
     if base is not None:
         digest.update(base.fingerprint.encode())

@@ -74,6 +74,8 @@ class ServedModel:
     """Changes when the same request might get another answer."""
     tokenizer_path: Path
     """Directory of its tokenizer; for an adapter it may be that of its base."""
+    quantization: str | None = None
+    """What the weights of its linear layers were rounded to when they were loaded."""
     base: "ServedModel | None" = None
     """For an adapter: the version whose weights it runs on."""
     uses: Uses = field(default_factory=Uses, compare=False)
@@ -108,7 +110,7 @@ class ServedModel:
             "parent": None if self.base is None else self.base.id,
             "max_model_len": self.context,
             "capabilities": list(self.capabilities),
-            "quantization": None,
+            "quantization": self.quantization,
         }
         if self.checkpoint.labels:
             card["labels"] = list(self.checkpoint.labels)

@@ -19,6 +19,8 @@ def make(**changes: object) -> ServiceSettings:
         ({"max_num_seqs": 32, "max_num_batched_tokens": 16}, ("--max-num-seqs", "--max-num-batched-tokens")),
         ({"engine_hang_s": 90}, ("--engine-hang-s", "--liveness-timeout-s")),
         ({"queue_timeout_s": 60, "request_timeout_s": 30}, ("--queue-timeout-s", "--request-timeout-s")),
+        ({"quantize": "int8", "dtype": "bfloat16"}, ("--quantize", "--dtype")),
+        ({"quantize": "int8", "device": "cuda"}, ("--quantize", "--device")),
     ],
 )
 def test_limits_that_contradict_each_other_are_refused_by_name(

@@ -21,6 +21,7 @@ def test_fingerprint_is_stable_and_changes_with_what_shapes_an_answer(tiny_check
     copy = shutil.copytree(original, tmp_path / "copy")
     assert fingerprint(copy) == fingerprint(original)
     assert fingerprint(original, dtype="bfloat16") != fingerprint(original)
+    assert fingerprint(original, quantize="int8") != fingerprint(original)
     weights = copy / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -74,3 +75,8 @@ def test_two_classifiers_have_to_be_told_apart(tiny_checkpoints: Path, tmp_path:
     with pytest.raises(InvalidParameter, match="you must provide a model parameter"):
         served.choose({}, "classify")
     assert served.choose({"model": "other"}, "classify").id == "other"
+
+
+def test_a_card_says_what_the_weights_were_rounded_to(tiny_checkpoints: Path) -> None:
+    settings = ServiceSettings(checkpoints=(tiny_checkpoints / "tiny-base",), quantize="int8")
+    assert next(iter(load_models(settings))).card()["quantization"] == "int8"

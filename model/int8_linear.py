@@ -1,0 +1,92 @@
+"""Linear layers with weights of 8 bits, for serving on a CPU: exact products of small integers between scales.
+
+Each output channel has a scale of its own, and so has each token's input, found when it comes. The sums in between are
+whole numbers, so a token's result has the same bits whichever tokens stand beside it. It knows nothing of GPTs;
+docs/benchmarks.md says what the weights lose and which ways were slower.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+WEIGHT_LEVELS = 127
+"""Weights become whole numbers from -127 to 127."""
+
+Product = Callable[[Tensor], Tensor]
+"""From inputs (..., in_features) within -1 and 1 to outputs (..., out_features), both float32."""
+
+
+class Int8Linear(nn.Module):
+    """Stands in for an `nn.Linear` whose weights no longer change; inputs and outputs are float32."""
+
+    bias: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight, scales = quantize_rows(linear.weight.detach().float())
+        self._product = make_product(weight, scales)
+        bias = weight.new_zeros(1, dtype=torch.float32) if linear.bias is None else linear.bias.detach().float()
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).tiny)  # (..., 1); a row may be all 0
+        return torch.addcmul(self.bias, self._product(x / scale), scale)
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to int8 (N, K), with the scale of each row (N,) that turns it back."""
+    scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(weight.dtype).tiny) / WEIGHT_LEVELS
+    return (weight / scales[:, None]).round().to(torch.int8), scales
+
+
+def make_product(weight: Tensor, scales: Tensor) -> Product:
+    """Pack an int8 weight for the fastest product that this build of PyTorch has.
+
+    FBGEMM's takes half of oneDNN's time at one row, but PyTorch has announced to remove the kind of tensor that it
+    packs its weights from. Both multiply the same integers.
+
+    Raises:
+        ValueError: the build has neither, as on other processors than x86.
+    """
+    if "fbgemm" in torch.backends.quantized.supported_engines and hasattr(torch, "quantize_per_channel"):
+        return make_fbgemm_product(weight, scales)
+    if hasattr(torch.ops.onednn, "qlinear_prepack"):
+        return make_onednn_product(weight, scales)
+    raise ValueError("--quantize int8: this build of PyTorch has no products of 8-bit numbers for this processor")
+
+
+def make_fbgemm_product(weight: Tensor, scales: Tensor) -> Product:
+    """The product through FBGEMM."""
+    # Without VNNI, two products are added in 16 bits, which 8-bit inputs would overflow: 7 bits then.
+    levels = 127 if torch.cpu._is_vnni_supported() else 63
+    zero = levels + 1  # inputs are unsigned on this way
+    engine = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
+        whole = torch._make_per_channel_quantized_tensor(weight, scales.double(), torch.zeros_like(scales).long(), 0)
+    packed = torch.ops.quantized.linear_prepack(whole, None)
+    torch.backends.quantized.engine = engine
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return lambda x: multiply(x, 1 / levels, zero, packed)
+
+
+def make_onednn_product(weight: Tensor, scales: Tensor) -> Product:
+    """The product through oneDNN."""
+    levels, zero = 127, 128
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    zeros = torch.zeros_like(scales).long()
+    shift = torch.tensor(float(zero))
+    multiply = torch.ops.onednn.qlinear_pointwise
+
+    def product(x: Tensor) -> Tensor:
+        whole = torch.add(shift, x, alpha=levels).round_().to(torch.uint8)
+        out: Tensor = multiply(
+            whole, 1 / levels, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return out
+
+    return product
