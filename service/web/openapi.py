@@ -157,8 +157,9 @@ def _describe(
 def _good_answer(operation: Operation, settings: ServiceSettings, components: Schema) -> Schema:
     if operation.answer is None:
         return {"description": operation.summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    schema = _adopt(TypeAdapter(operation.answer).json_schema(ref_template=_REF), components, settings)
-    content = {"application/json": {"schema": schema}}
+    name = operation.answer.__name__
+    components[name] = _adopt(TypeAdapter(operation.answer).json_schema(ref_template=_REF), components, settings)
+    content: Schema = {"application/json": {"schema": {"$ref": _REF.format(model=name)}}}
     if operation.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {"description": operation.summary, "content": content}

@@ -223,17 +223,10 @@ UNSUPPORTED_COMPLETION = {
     "length_penalty": 2.0,
     "prompt_embeds": "x",
     "priority": 1,
-    "response_format": {"type": "json_object"},
-    "structured_outputs": {"json": {}},
-    "guided_json": {},
-    "guided_regex": "a",
-    "guided_choice": ["a"],
     "guided_grammar": "a",
     "guided_decoding_backend": "x",
     "grammar": "a",
     "ebnf": "a",
-    "regex": "a",
-    "json_schema": {},
     "structural_tag": {},
 }
 
@@ -247,7 +240,6 @@ UNSUPPORTED_CHAT = {
     "chat_template": "x",
     "documents": [{}],
     "mm_processor_kwargs": {},
-    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
     "tools": [{"type": "function", "function": {"name": "f"}}],
 }
 
@@ -257,7 +249,6 @@ UNSUPPORTED = [
         for name, value in UNSUPPORTED_COMPLETION.items()
     ),
     *(chat({name: value}, "unsupported_parameter", name) for name, value in UNSUPPORTED_CHAT.items()),
-    chat({"tools": UNSUPPORTED_CHAT["tools"], "tool_choice": "required"}, "unsupported_parameter", "tool_choice"),
     Row(
         COMPLETIONS,
         BASE | {"colour": 1},
