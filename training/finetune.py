@@ -14,8 +14,15 @@ from model.adapter_config import AdapterConfig, PublicLinear
 from model.adapter_directory import read_adapter
 from model.checkpoint import load_gpt
 from model.classifier import GPTClassifier
-from model.directory import ADAPTER_CONFIG_FILE, is_adapter, weight_files
-from model.gpt import GPT
+from model.directory import (
+    ADAPTER_CONFIG_FILE,
+    Checkpoint,
+    CheckpointError,
+    is_adapter,
+    read_checkpoint,
+    weight_files,
+)
+from model.gpt import GPT, Attention
 from model.lora import add_lora, cast_weights
 from training.config.finetune import FinetuneConfig
 
@@ -26,7 +33,20 @@ def load_base(base: Path, config: FinetuneConfig) -> GPT:
     Raises:
         CheckpointError: it cannot be used.
     """
+    must_be_language_model(base)
     return load_gpt(base, dtype=base_dtype(config))
+
+
+def must_be_language_model(base: Path) -> Checkpoint:
+    """Return what a run starts from, described.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds a classifier.
+    """
+    checkpoint = read_checkpoint(base)
+    if checkpoint.kind == "classifier":
+        raise CheckpointError(f"--base: {base} holds a classifier; give a language model")
+    return checkpoint
 
 
 def base_dtype(config: FinetuneConfig) -> torch.dtype:
@@ -35,7 +55,7 @@ def base_dtype(config: FinetuneConfig) -> torch.dtype:
 
 
 def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig | None:
-    """Let only that train which the settings name, in place, adapters included.
+    """Set dropout, and let only that train which the settings name, in place, adapters included.
 
     Returns:
         What a checkpoint of the model must be told to save its adapters; None where it has none.
@@ -44,6 +64,8 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
         ValueError: a target of the adapters names no linear layer, their rank is larger than one of those, or there
             are fewer blocks than shall train.
     """
+    if config.dropout is not None:
+        set_dropout(model, config.dropout)
     if config.lora.rank is None:
         choose(model, config.trainable)
         return None
@@ -71,6 +93,17 @@ def prepare(model: GPT | GPTClassifier, config: FinetuneConfig) -> AdapterConfig
     cast_weights(model, base_dtype(config))
     add_lora(model, adapter)
     return adapter
+
+
+def set_dropout(model: GPT | GPTClassifier, share: float) -> None:
+    """Zero another share of activations while training, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif isinstance(module, Attention):
+            module.dropout = share
+        elif isinstance(module, GPT | GPTClassifier):
+            module.config = module.config.model_copy(update={"dropout": share})
 
 
 def columns_of(model: GPT | GPTClassifier, linear: PublicLinear) -> int:

@@ -226,6 +226,18 @@ def trained(model: GPT | GPTClassifier) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
+def test_dropout_can_be_set_anew(base: Path) -> None:
+    body = load_base(base, FinetuneConfig(out=Path("run"), base=base))
+    model = GPTClassifier(body.config, num_labels=2)
+    idx, lengths = torch.arange(12)[None], torch.tensor([12])
+    before = model.eval()(idx, lengths)
+    prepare(model, FinetuneConfig(out=Path("run"), base=base, dropout=0.5))
+    assert model.config.dropout == model.gpt.config.dropout == 0.5
+    assert torch.equal(model.eval()(idx, lengths), before)
+    model.train()
+    assert not torch.equal(model(idx, lengths), model(idx, lengths))
+
+
 def test_what_trains_can_be_chosen() -> None:
     model = GPTClassifier(make_config("llama"), 2)
     everything = set(dict(model.named_parameters()))

@@ -34,6 +34,8 @@ class FinetuneConfig(RunConfig):
     trainable: Literal["all", "head"] | PositiveInt = "all"
     """What trains: `all` weights, the `head` alone, or so many of the last blocks, with the norm after them and the
     head."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of activations zeroed while training; left out: what the base was made with."""
     lora: LoRASettings = LoRASettings()
     """Adapters."""
 
