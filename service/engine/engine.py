@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from service.engine.request import Admission, Failure, Logprob, NewToken, Pooled, Request, StepOutput
 from service.engine.scheduler import Scheduler, Step, StepRow
@@ -27,6 +27,10 @@ class RowResult:
     pooled: list[float] | None = None
     """What a pooled sequence gains from this row. `mean`: the sum over the hidden states of its tokens. `last`: None
     before the row is complete, then the newest token's hidden state, or what the head made of it."""
+
+
+_NoResult = Literal["failed", "again"]
+"""A row that raised, or that would have read what such a row was to write."""
 
 
 class Runner(Protocol):
@@ -67,9 +71,12 @@ class Engine:
         now = self._clock()
         outputs: list[StepOutput] = [self._forget(failure) for failure in self.scheduler.expire(now)]
         step = self.last_step = self.scheduler.schedule()
-        outputs += [Admission(request.uid, now - request.arrival_s) for request in step.admitted]
-        for row, result in zip(step.rows, self._run(step.rows), strict=True):
+        outputs += [Admission(r.uid, now - r.arrival_s, r.num_cached) for r in step.admitted]
+        results = self._run(step.rows)
+        for row, result in zip(step.rows, results, strict=True):
             outputs += self._advance(row, result)
+        if "again" in results:
+            self.scheduler.restart(step.rows[results.index("again")].request)
         return outputs
 
     @property
@@ -86,15 +93,15 @@ class Engine:
 
     @property
     def cache_usage(self) -> float:
-        """Share of the cache's pages in use, 0 to 1."""
+        """Share of the cache's pages that sequences own, 0 to 1; others may hold prefixes for those to come."""
         return self.scheduler.pool.usage
 
     @property
     def num_preemptions(self) -> int:
         return self.scheduler.num_preemptions
 
-    def _run(self, rows: Sequence[StepRow]) -> list[RowResult | None]:
-        """Run the rows together. If that raises, run each alone, so that only those at fault fail (None)."""
+    def _run(self, rows: Sequence[StepRow]) -> list[RowResult | _NoResult]:
+        """Run the rows together. If that raises, run each alone, so that only those at fault fail."""
         if not rows:
             return []
         try:
@@ -102,13 +109,23 @@ class Engine:
         except Exception:
             logger.exception("a step of %d sequences failed", len(rows))
         if len(rows) == 1:
-            return [None]
-        return [result for row in rows for result in self._run([row])]
+            return ["failed"]
+        results: list[RowResult | _NoResult] = []
+        missing: set[int] = set()  # pages that were to be filled in this step
+        for row in rows:
+            reads_missing = not missing.isdisjoint(row.pages)
+            results += ["again"] if reads_missing else self._run([row])
+            if not isinstance(results[-1], RowResult):
+                missing.update(row.pages[row.start // self.scheduler.pool.page_size :])
+        return results
 
-    def _advance(self, row: StepRow, result: RowResult | None) -> list[StepOutput]:
+    def _advance(self, row: StepRow, result: RowResult | _NoResult) -> list[StepOutput]:
         """Note what a row gave; an event only when the sequence has a new token or has ended."""
         request = row.request
-        if result is None:
+        if not isinstance(result, RowResult):
+            self.scheduler.undo(row)
+            if result == "again":
+                return []
             self.abort(request.uid)
             return [Failure(request.uid, "internal_error")]
         is_complete, is_first = row.is_complete, not request.output_ids

@@ -55,6 +55,8 @@ class Request:
     output_ids: list[int] = field(default_factory=list, init=False)
     num_cached: int = field(default=0, init=False)
     """Leading tokens whose keys and values are in the cache; preemption sets it back to 0."""
+    page_keys: list[bytes] = field(default_factory=list, init=False)
+    """What stands for the content of each full page so far, in `pages.PagePool`."""
     was_admitted: bool = field(default=False, init=False)
     prompt_logprobs: list[Logprob | None] = field(default_factory=lambda: [None], init=False)
     """Scores of the prompt so far. They outlive preemption, so nothing is scored or sent twice."""
@@ -68,6 +70,11 @@ class Request:
     @property
     def num_uncached(self) -> int:
         return self.num_tokens - self.num_cached
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether cached pages of others will do: not where every token of the prompt must be seen here."""
+        return self.pooling != "mean" and self.params.prompt_logprobs is None
 
     @property
     def ending_ids(self) -> tuple[int, ...]:
@@ -107,7 +114,7 @@ class Admission:
     uid: str
     queue_s: float
     cached_tokens: int = 0
-    """Prompt tokens found in the cache. Pages are not shared between sequences yet, so always 0."""
+    """Prompt tokens found in the cache: another sequence has computed them."""
 
 
 @dataclass(slots=True, frozen=True)

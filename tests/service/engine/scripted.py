@@ -20,7 +20,8 @@ class ScriptedRunner:
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool
-        self.memory: dict[tuple[int, int], int] = {}
+        self.memory: dict[tuple[int, int], tuple[int, str | None, str]] = {}
+        """By page and place: a token, and for which adapter and salt it was computed."""
         self.poisoned: set[str] = set()
         """Requests that make a step raise."""
         self.is_broken = False
@@ -28,23 +29,36 @@ class ScriptedRunner:
     def run(self, rows: Sequence[StepRow]) -> list[RowResult]:
         if self.is_broken or self.poisoned.intersection(row.request.uid for row in rows):
             raise RuntimeError("scripted fault")
+        written = [page for row in rows for page in self._written(row)]
+        assert len(set(written)) == len(written), "two rows write to one page"
         for row in rows:
             places = range(row.start, row.start + row.length)
             for place, token in zip(places, row.request.token_ids(row.start, row.start + row.length), strict=True):
-                self.memory[self._slot(row, place)] = token
+                self.memory[self._slot(row, place)] = (token, row.request.adapter, row.request.cache_salt)
         return [self._read(row) for row in rows]
 
     def _read(self, row: StepRow) -> RowResult:
-        seen = [self.memory[self._slot(row, place)] for place in range(row.start + row.length)]
         request = row.request
+        found = [self.memory[self._slot(row, place)] for place in range(row.start + row.length)]
+        owners = {(adapter, salt) for _, adapter, salt in found}
+        assert owners == {(request.adapter, request.cache_salt)}, "what must be kept apart was shared"
+        seen = [token for token, _, _ in found]
         result = RowResult()
         if request.params.prompt_logprobs is not None:
             first = max(row.start, len(request.prompt_logprobs) - 1)
             stop = min(row.start + row.length, len(request.prompt_ids) - 1)
             result.prompt_logprobs = [score(request.prompt_ids, place) for place in range(first, stop)]
+        if request.pooling == "mean":
+            result.pooled = [float(sum(seen[row.start :]))]
+        elif request.pooling == "last" and row.is_complete:
+            result.pooled = [float(seen[-1])]
         if row.is_complete and request.wants_token(BLOCK_SIZE):
             result.token_id = continue_tokens(seen)
         return result
+
+    def _written(self, row: StepRow) -> list[int]:
+        size = self.pool.page_size
+        return row.pages[row.start // size : -(-(row.start + row.length) // size)]
 
     def _slot(self, row: StepRow, place: int) -> tuple[int, int]:
         return row.pages[place // self.pool.page_size], place % self.pool.page_size
@@ -75,11 +89,16 @@ def make_engine(
     page_size: int = 8,
     max_num_seqs: int = 8,
     max_num_batched_tokens: int = 64,
+    prefill_chunk_tokens: int | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> tuple[Engine, ScriptedRunner]:
     pool = PagePool(num_pages, page_size)
     scheduler = Scheduler(
-        pool, block_size=BLOCK_SIZE, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+        pool,
+        block_size=BLOCK_SIZE,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        prefill_chunk_tokens=prefill_chunk_tokens,
     )
     runner = ScriptedRunner(pool)
     return Engine(scheduler, runner, clock), runner

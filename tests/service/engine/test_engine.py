@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from model.sampling_params import SamplingParams
-from service.engine.request import Failure, NewToken, Request
+from service.engine.request import Admission, Failure, NewToken, Request
 from tests.service.engine.scripted import (
     BLOCK_SIZE,
     check,
@@ -93,6 +93,26 @@ def test_a_request_at_fault_fails_alone_and_its_batch_mates_go_on(caplog):
         assert tokens_of(outputs, uid) == generate_alone(requests[uid])
     assert engine.cache_usage == 0
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("num_followers", [1, 3])
+def test_who_shares_what_a_failed_request_was_to_compute_starts_again(num_followers, caplog):
+    engine, runner = make_engine(page_size=8)
+    uids = ["leader", *(f"follower {i}" for i in range(num_followers)), "stranger"]
+    requests = {uid: make_request("stranger" if uid == "stranger" else "same", num_prompt=20) for uid in uids}
+    for uid, request in requests.items():
+        request.uid = uid
+        engine.add(request)
+    runner.poisoned.add("leader")
+    with caplog.at_level(logging.CRITICAL):
+        outputs = engine.step()
+    check(engine)
+    assert [o for o in outputs if isinstance(o, Failure)] == [Failure("leader", "internal_error")]
+    assert [request.uid for request in engine.scheduler.waiting] == uids[1:]
+    outputs += run_to_end(engine)
+    for uid in uids[1:]:
+        assert tokens_of(outputs, uid) == generate_alone(requests[uid])
+    assert [o.uid for o in outputs if isinstance(o, Admission)] == uids
 
 
 def test_a_broken_runner_fails_all_that_run_and_the_engine_serves_the_next(caplog):

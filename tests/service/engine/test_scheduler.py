@@ -1,11 +1,13 @@
 """Who runs when: budget, order, chunks, preemption and deadlines, without a model."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from model.sampling_params import SamplingParams
 from service.engine.pages import PagePool
-from service.engine.request import Admission, Failure, NewToken
+from service.engine.request import Admission, Failure, NewToken, Pooled, Request
 from service.engine.scheduler import Scheduler
 from tests.service.engine.scripted import (
     BLOCK_SIZE,
@@ -222,39 +224,206 @@ def test_a_prompt_that_can_never_run_is_refused(num_prompt):
     assert not engine.has_work
 
 
-@pytest.mark.parametrize("seed", range(4))
+def test_a_prefix_in_the_cache_is_not_computed_again_and_admission_says_so():
+    engine, _ = make_engine(page_size=8)
+    first, second = (make_request("aa", num_prompt=21), make_request("bb", num_prompt=21))
+    second.prompt_ids = [*first.prompt_ids[:18], 1, 2, 3]
+    engine.add(first)
+    run_to_end(engine)
+    engine.add(second)
+    assert engine.step()[0] == Admission("bb", 0.0, cached_tokens=16)
+    assert engine.last_step.num_tokens == 5
+    run_to_end(engine)
+    assert second.output_ids == generate_alone(second)
+
+
+def test_the_newest_token_of_a_cached_prompt_is_computed_all_the_same():
+    engine, _ = make_engine(page_size=8)
+    for uid in ("a", "a again"):
+        request = make_request("a", num_prompt=16)
+        request.uid = uid
+        engine.add(request)
+        outputs = run_to_end(engine)
+    assert outputs[0] == Admission("a again", 0.0, cached_tokens=8)
+    assert tokens_of(outputs, "a again") == generate_alone(request)
+
+
+def test_choices_of_one_prompt_admitted_together_share_what_the_first_computes_in_that_step():
+    engine, _ = make_engine(page_size=8)
+    for uid in "abc":
+        request = make_request("same", num_prompt=20)
+        request.uid = uid
+        engine.add(request)
+    outputs = engine.step()
+    assert [o.cached_tokens for o in outputs if isinstance(o, Admission)] == [0, 16, 16]
+    assert engine.last_step.num_tokens == 20 + 4 + 4
+    assert engine.scheduler.pool.num_free == 64 - 3 - 1 - 1
+    check(engine)
+    outputs += run_to_end(engine)
+    assert all(tokens_of(outputs, uid) == generate_alone(request) for uid in "abc")
+
+
+def test_a_follower_waits_for_the_prefix_that_a_leader_is_computing():
+    engine, _ = make_engine(page_size=8, max_num_batched_tokens=16, max_num_seqs=4)
+    for uid in ("leader", "follower"):
+        request = make_request("same", num_prompt=40)
+        request.uid = uid
+        engine.add(request)
+    computed = 0
+    while not request.output_ids:
+        engine.step()
+        check(engine)
+        computed += engine.last_step.num_tokens
+    assert computed <= 40 + 8 + 3
+
+
+def test_a_leader_that_is_aborted_half_way_leaves_what_it_has_computed():
+    engine, _ = make_engine(page_size=8, max_num_batched_tokens=16, max_num_seqs=4)
+    for uid in ("leader", "follower"):
+        request = make_request("same", num_prompt=40)
+        request.uid = uid
+        engine.add(request)
+    engine.step()
+    engine.abort("leader")
+    assert engine.step()[0] == Admission("follower", 0.0, cached_tokens=16)
+    run_to_end(engine)
+    assert request.output_ids == generate_alone(request)
+
+
+@pytest.mark.parametrize("kind", ["salt", "adapter"])
+def test_salts_and_adapters_keep_prefixes_apart(kind):
+    engine, _ = make_engine(page_size=8)
+    requests = [make_request("same", num_prompt=20) for _ in range(3)]
+    for i, request in enumerate(requests):
+        request.uid = str(i)
+        if kind == "salt":
+            request.cache_salt = ["x", "y", "x"][i]
+        else:
+            request.adapter = ["x", None, "x"][i]
+        engine.add(request)
+    outputs = run_to_end(engine)
+    assert [o.cached_tokens for o in outputs if isinstance(o, Admission)] == [0, 0, 16]
+
+
+@pytest.mark.parametrize("kind", ["prompt_logprobs", "mean"])
+def test_who_must_see_the_whole_prompt_computes_it_and_leaves_it_to_others(kind):
+    engine, _ = make_engine(page_size=8)
+    requests = [make_request("same", num_prompt=20) for _ in range(3)]
+    for i, request in enumerate(requests):
+        request.uid = str(i)
+        engine.add(request)
+    if kind == "mean":
+        requests[0].pooling = requests[1].pooling = "mean"
+    else:
+        requests[0].params = requests[1].params = replace(requests[0].params, prompt_logprobs=0)
+    outputs = run_to_end(engine)
+    assert [o.cached_tokens for o in outputs if isinstance(o, Admission)] == [0, 0, 16]
+    if kind == "mean":
+        assert [o.values for o in outputs if isinstance(o, Pooled)] == [[sum(requests[0].prompt_ids) / 20]] * 2
+
+
+def test_prompts_take_no_more_than_their_share_beside_streams_and_the_whole_budget_without():
+    engine, _ = make_engine(max_num_batched_tokens=32, prefill_chunk_tokens=6)
+    engine.add(make_request("stream", num_prompt=30, max_tokens=30))
+    engine.step()
+    assert engine.last_step.num_tokens == 30
+    engine.add(make_request("long", num_prompt=40))
+    sizes = []
+    while engine.num_running < 2 or not engine.scheduler.running[1].output_ids:
+        engine.step()
+        sizes.append([row.length for row in engine.last_step.rows])
+    assert sizes == [[1, 6]] * 6 + [[1, 4]]
+
+
+def test_a_preempted_sequence_finds_again_what_nobody_needed_meanwhile():
+    engine, _ = make_engine(num_pages=8, page_size=8)
+    for uid in ("old", "new"):
+        engine.add(make_request(uid, num_prompt=28, max_tokens=30))
+    while not engine.num_preemptions:
+        engine.step()
+    engine.abort("old")
+    engine.step()
+    assert engine.last_step.rows[0].start >= 16
+    run_to_end(engine)
+
+
+def make_related_request(rng, uid):
+    """Draw a request that often begins like others, may ask for anything, and may have little time."""
+    beginning = [rng.randrange(3)] * rng.choice([0, 0, 9, 30])
+    num_own = rng.randint(1, BLOCK_SIZE - len(beginning) - 1)
+    prompt_ids = [*beginning, *(rng.randrange(2) for _ in range(num_own))]
+    request = Request(uid, prompt_ids, SamplingParams(max_tokens=rng.randint(1, BLOCK_SIZE - len(prompt_ids))))
+    request.cache_salt = rng.choice(["", "", "salt"])
+    request.adapter = rng.choice([None, None, "adapter"])
+    kind = rng.random()
+    if kind < 0.1:
+        request.params = replace(request.params, prompt_logprobs=0)
+    elif kind < 0.2:
+        request.pooling = rng.choice(["mean", "last"])
+    return request
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_a_random_load_on_a_pool_too_small_for_it_keeps_every_invariant_and_every_answer(seed):
+    """10,000 steps in all."""
     rng = random.Random(seed)
-    page_size = rng.choice([1, 4, 16, BLOCK_SIZE])
+    page_size = [1, 4, 16, BLOCK_SIZE][seed % 4]
     num_pages = -(-BLOCK_SIZE // page_size) + rng.randint(0, 4)
-    engine, _ = make_engine(num_pages=num_pages, page_size=page_size, max_num_batched_tokens=rng.randint(8, 40))
-    live = {}
-    outputs: dict[str, list[int]] = {}
+    now = 0.0
+    engine, _ = make_engine(
+        num_pages=num_pages,
+        page_size=page_size,
+        max_num_batched_tokens=rng.randint(8, 40),
+        prefill_chunk_tokens=rng.choice([None, 5]),
+        clock=lambda: now,
+    )
+    live, outputs = {}, {}
     arrived, admitted = [], []
-    for step in range(2000):
-        if rng.random() < 0.3 and engine.num_waiting < 20:
-            num_prompt = rng.randint(1, BLOCK_SIZE - 1)
-            request = make_request(f"{step}", num_prompt, rng.randint(1, BLOCK_SIZE - num_prompt))
+    num_cached = num_failed = 0
+    for step in range(1250):
+        now = float(step)
+        if rng.random() < 0.35 and engine.num_waiting < 20:
+            request = make_related_request(rng, f"{step}")
+            request.deadline_s = now + rng.choice([30, 10_000])
             engine.add(request)
             live[request.uid] = request
             arrived.append(request.uid)
         if live and rng.random() < 0.05:
-            uid = rng.choice(list(live))
-            engine.abort(uid)
-            del live[uid]
-            if uid not in admitted:
-                arrived.remove(uid)
+            gone = rng.choice(list(live))
+            engine.abort(gone)
+            del live[gone]
+        decoding = [request for request in engine.scheduler.running if request.num_uncached == 1]
+        before = {request.uid: len(request.output_ids) for request in decoding}
         for output in engine.step():
             if isinstance(output, Admission):
                 admitted.append(output.uid)
-            else:
+                num_cached += output.cached_tokens
+                continue
+            if isinstance(output, NewToken):
                 outputs.setdefault(output.uid, []).append(output.token_id)
-                if output.finish_reason:
-                    request = live.pop(output.uid)
-                    assert outputs[output.uid] == generate_alone(request)
+                if output.finish_reason is None:
+                    continue
+                assert outputs[output.uid] == generate_alone(live[output.uid])
+            elif isinstance(output, Pooled):
+                ids = live[output.uid].prompt_ids
+                assert output.values == [sum(ids) / len(ids) if live[output.uid].pooling == "mean" else ids[-1]]
+            else:
+                assert (output.code, live[output.uid].deadline_s <= now) == ("timeout", True)
+                num_failed += 1
+            del live[output.uid]
         check(engine)
-        assert admitted == arrived[: len(admitted)], "a later request overtook an earlier one"
+        for request in decoding:
+            waits = request in engine.scheduler.waiting or request.uid not in live
+            assert waits or len(request.output_ids) == before[request.uid] + 1, "a running stream was left out"
+        was_admitted = set(admitted)
+        assert admitted == [uid for uid in arrived if uid in was_admitted], "a later request overtook an earlier one"
+        newest = max((arrived.index(uid) for uid in admitted), default=-1)
+        earlier = [uid for uid in arrived[:newest] if uid in live and uid not in was_admitted]
+        assert not earlier, "a later request overtook an earlier one that waits"
     run_to_end(engine)
     assert engine.cache_usage == 0
+    assert engine.scheduler.pool.num_free == num_pages
     assert len(outputs) > 50
-    assert page_size == BLOCK_SIZE or engine.num_preemptions > 0
+    assert num_failed
+    assert page_size == BLOCK_SIZE or engine.num_preemptions
+    assert page_size > 4 or num_cached
