@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, Protocol, TypeVar
@@ -46,16 +47,17 @@ class LoadingTrade(Generic[ModelT]):
         self._load = load
         self._prepare = prepare
         self._thread: ThreadPoolExecutor | None = None
-        self._under_way: list[tuple[LoadModel, Future[ModelT]]] = []
+        self._queue: deque[LoadModel] = deque()
+        self._under_way: tuple[LoadModel, Future[ModelT]] | None = None
 
     @property
     def patience_s(self) -> float:
-        return min(self._trade.patience_s, LOADING_TICK_S if self._under_way else IDLE_TICK_S)
+        return min(self._trade.patience_s, LOADING_TICK_S if self._under_way or self._queue else IDLE_TICK_S)
 
     def take(self, message: ToWorker, outbox: Outbox) -> None:
         """Begin to load a model, forget one, or leave the message to the trade."""
         if isinstance(message, LoadModel):
-            self._begin(message)
+            self._queue.append(message)
         elif isinstance(message, UnloadModel):
             self._trade.remove(message.model, outbox)
             logger.info("unloaded %s", message.model)
@@ -65,15 +67,18 @@ class LoadingTrade(Generic[ModelT]):
 
     def work(self, outbox: Outbox) -> None:
         """Let loaded models join, then do the trade's work."""
-        while self._under_way and self._under_way[0][1].done():
-            self._finish(*self._under_way.pop(0), outbox)
+        if self._under_way is not None and self._under_way[1].done():
+            self._finish(*self._under_way, outbox)
+            self._under_way = None
+        if self._under_way is None and self._queue:
+            self._begin(self._queue.popleft())  # not before its base has joined, if that was the last
         self._trade.work(outbox)
 
     def _begin(self, message: LoadModel) -> None:
         if self._thread is None:
             self._prepare()
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=give_way)
-        self._under_way.append((message, self._thread.submit(self._load, message)))
+        self._under_way = (message, self._thread.submit(self._load, message))
 
     def _finish(self, message: LoadModel, loaded: "Future[Any]", outbox: Outbox) -> None:
         error = loaded.exception()

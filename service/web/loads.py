@@ -41,6 +41,8 @@ class Loads:
         self._consumer = 0
         self._wanted: dict[str, ServedModel] = {}
         self._loaded: set[str] = set()
+        self._up: set[str] = set()
+        """Workers that live."""
         self._waiting: dict[str, asyncio.Future[None]] = {}
         for model in models:
             self._want(model)
@@ -67,6 +69,8 @@ class Loads:
             LoadError: it cannot be loaded.
             EngineUnavailable: the worker died over it, or is not up.
         """
+        if model.worker not in self._up:
+            raise EngineUnavailable
         self._want(model)
         try:
             await self._load(model)
@@ -90,6 +94,7 @@ class Loads:
 
     def on_worker_up(self, message: WorkerUp) -> None:
         """Bring a worker to what it should have."""
+        self._up.add(message.worker)
         for model in list(self._of_worker(message.worker)):
             if model.version in message.models:
                 self._loaded.add(model.version)
@@ -102,6 +107,7 @@ class Loads:
 
     def on_worker_down(self, name: str) -> None:
         """Forget what a worker had; what it was loading has failed."""
+        self._up.discard(name)
         for model in self._of_worker(name):
             self._loaded.discard(model.version)
             if (waiting := self._waiting.get(model.version)) is not None and not waiting.done():
@@ -144,7 +150,8 @@ class Loads:
     def _free(self, model: ServedModel) -> None:
         del self._wanted[model.version]
         self._loaded.discard(model.version)
-        self._senders[model.worker].send(UnloadModel(model.version))
+        if model.worker in self._up:
+            self._senders[model.worker].send(UnloadModel(model.version))
         if model.base is not None:
             model.base.uses.release()
 
@@ -154,7 +161,7 @@ class Loads:
 
     def _show(self, model: ServedModel, *, is_served: bool) -> None:
         capabilities = ",".join(model.capabilities)
-        labels = (model.id, model.fingerprint, self._settings.dtype, "none", capabilities)
+        labels = (model.id, model.fingerprint, self._settings.dtype, model.quantization or "none", capabilities)
         metrics.MODEL_INFO.labels(*labels).set(int(is_served))
 
 

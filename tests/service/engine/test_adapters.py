@@ -74,7 +74,7 @@ def prompt(seed: int, length: int = 21) -> list[int]:
 
 def test_a_mixed_batch_says_what_each_merged_model_says_alone(base: GPT, folders: dict[str, Path]) -> None:
     names = [None, *(name for name in folders if name != "labels")]
-    params = SamplingParams(max_tokens=16)
+    params = SamplingParams(max_tokens=16, temperature=0.0)
     models = {name: base if name is None else merged(base, folders[name]) for name in names}
     expected = {
         f"{name}-{seed}": generate(model, prompt(seed), params).output_ids
