@@ -148,6 +148,56 @@ class ChatCompletion(Answer):
     prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
 
 
+class ResponseUsage(Answer):
+    input_tokens: int
+    input_tokens_details: PromptTokensDetails
+    output_tokens: int
+    output_tokens_details: CompletionTokensDetails
+    total_tokens: int
+
+
+class OutputText(Answer):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any]
+    logprobs: list[TokenLogprob]
+
+
+class OutputMessage(Answer):
+    id: str
+    type: Literal["message"]
+    status: Literal["completed", "incomplete", "in_progress"]
+    role: Literal["assistant"]
+    content: list[OutputText]
+
+
+class ModelResponse(Answer):
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "in_progress", "failed"]
+    background: bool
+    error: dict[str, str] | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    model: str
+    output: list[OutputMessage]
+    parallel_tool_calls: bool
+    previous_response_id: None
+    service_tier: Literal["default"]
+    store: Literal[False]
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: Literal["auto"]
+    tools: list[Any]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["disabled"]
+    usage: ResponseUsage | None
+
+
 class Embedding(Answer):
     object: Literal["embedding"]
     index: int

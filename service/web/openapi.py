@@ -18,6 +18,7 @@ from service.web.protocol.chat import ChatRequest
 from service.web.protocol.classify import ClassifyRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.embeddings import EmbeddingRequest
+from service.web.protocol.responses import ResponsesRequest
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 Schema = dict[str, Any]
@@ -65,6 +66,15 @@ OPERATIONS = (
         "Answer a conversation.",
         answers.ChatCompletion,
         ChatRequest,
+        "chat",
+        streams=True,
+        errors=_GENERATE,
+    ),
+    Operation(
+        "/v1/responses",
+        "Answer a conversation, in the shape of the Responses API.",
+        answers.ModelResponse,
+        ResponsesRequest,
         "chat",
         streams=True,
         errors=_GENERATE,
@@ -217,7 +227,8 @@ def _plain(schema: Any, settings: ServiceSettings) -> Any:
         elif keyword in ("properties", "$defs"):
             plain[keyword] = {name: _plain(field, settings) for name, field in value.items()}
         elif keyword != "title" and not (keyword == "default" and value is None):
-            plain[_KEYWORDS.get(keyword, keyword)] = _plain(value, settings)
+            name = _KEYWORDS[keyword] if keyword in _KEYWORDS else keyword
+            plain[name] = _plain(value, settings)
     return plain
 
 

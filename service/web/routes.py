@@ -23,6 +23,7 @@ from service.web.frontend import Frontend
 from service.web.keys import make_admin_keys, make_keys
 from service.web.middleware import Exchanges, Guard, error_response
 from service.web.openapi import describe_service
+from service.web.responses import ResponsesRoute
 from service.web.tokenization import TokenizerRoutes
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -70,6 +71,7 @@ def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
     posts: dict[str, Handler] = {
         "/v1/completions": generation.completions,
         "/v1/chat/completions": generation.chat,
+        "/v1/responses": ResponsesRoute(frontend, settings).respond,
         "/v1/embeddings": EmbeddingRoute(frontend, settings).embed,
         "/classify": ClassifyRoute(frontend, settings).classify,
         "/tokenize": tokenizer.tokenize,

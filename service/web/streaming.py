@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
@@ -35,6 +35,22 @@ lest its request stays for ever."""
 
 _encode = msgspec.json.Encoder().encode
 _MARK = "\x00"
+
+
+class StreamWriter(Protocol):
+    """What a stream says, as bytes; called in the order of the methods."""
+
+    def opening(self, num_choices: int) -> bytes:
+        """Return what a stream begins with."""
+
+    def frames(self, deltas: Iterable[IndexedDelta]) -> bytes:
+        """Return the events of some deltas, each for one choice."""
+
+    def closing(self) -> bytes:
+        """Return what a stream ends with."""
+
+    def failing(self, error: Mapping[str, Any]) -> bytes:
+        """Return what a stream ends with that fails, given the JSON object of the error."""
 
 
 class ChunkWriter:
@@ -71,6 +87,10 @@ class ChunkWriter:
             return DONE
         return self._head + b'],"usage":' + _encode(self._usage()) + b"}\n\n" + DONE
 
+    def failing(self, error: Mapping[str, Any]) -> bytes:
+        """Return what a stream ends with that fails, given the JSON object of the error."""
+        return b"data: " + _encode(error) + b"\n\n" + DONE
+
     def _delta(self, index: int, delta: Delta) -> bytes:
         if delta.is_plain and self._shape.shows_text and not self._has_running_usage:
             return self._text(index, delta.text)
@@ -106,7 +126,7 @@ class EventStream(Response):
         self,
         generation: Generation,
         frontend: Frontend,
-        writer: ChunkWriter,
+        writer: StreamWriter,
         *,
         keepalive_s: float,
         headers: Mapping[str, str],
@@ -135,20 +155,21 @@ class EventStream(Response):
         except Exception as error:
             if not self._has_started:
                 raise
-            last = _failure(error, exchange_of(scope))
+            last = self._writer.failing(_failure(error, exchange_of(scope)))
         await self._send(last, send, more=False)
 
     async def _send_batches(self, receive: Receive, send: Send) -> None:
         running = batches(self._generation, self._frontend, receive, silence_s=self._keepalive_s)
         async with aclosing(running):
             async for deltas in running:
-                frames = self._writer.frames(deltas)
                 if not self._generation.is_admitted:
                     continue
+                frames = b""
                 if not self._has_started:
                     await self._start(send)
-                    frames = self._writer.opening(self._generation.plan.num_choices) + frames
-                elif not frames and self._is_silent():
+                    frames = self._writer.opening(self._generation.plan.num_choices)
+                frames += self._writer.frames(deltas)
+                if not frames and self._is_silent():
                     frames = KEEP_ALIVE
                 if frames:
                     await self._send(frames, send)
@@ -173,10 +194,10 @@ class EventStream(Response):
         return self._keepalive_s is not None and time.monotonic() - self._last_sent_s >= self._keepalive_s
 
 
-def _failure(error: Exception, exchange: Exchange) -> bytes:
-    """Return the last events of a stream that fails, and remember the error for the log."""
+def _failure(error: Exception, exchange: Exchange) -> dict[str, Any]:
+    """Return what a client is told of a failure, and remember the error for the log."""
     if not isinstance(error, ApiError):
         logger.error("the stream of request %s broke", exchange.request_id, exc_info=error)
         error = InternalError()
     exchange.error_code = error.code
-    return b"data: " + _encode(error.body(exchange.request_id)) + b"\n\n" + DONE
+    return error.body(exchange.request_id)

@@ -6,5 +6,6 @@ model, a tokenizer or a queue is checked later, elsewhere.
 - `base`: what every body shares.
 - `sampling`: how tokens are chosen; the fields of completions and chat alike.
 - `generation`: those two as one kind of request; `completions` and `chat` add what each has alone.
+- `responses`: the body of the Responses API, which is chat in another shape.
 - `classify`, `embeddings`, `tokens`: bodies of the endpoints that generate nothing.
 """
