@@ -39,11 +39,15 @@ class EngineSettings(BaseSettings):
     max_num_batched_tokens: PositiveInt = 1024
     """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces. Also most
     tokens of texts that are scored together."""
+    prefill_chunk_tokens: PositiveInt = 256
+    """Most prompt tokens one step computes while other sequences are being decoded. Fewer let running streams wait less
+    for newcomers; more bring a newcomer's first token sooner."""
     kv_cache_tokens: PositiveInt | None = None
     """Tokens the key/value cache of each model holds; absent: as many as `max_num_seqs` full contexts need, or as
     much as fits into the memory set aside for it."""
     page_size: PositiveInt | None = None
-    """Tokens in one page of the key/value cache; absent: chosen for the model."""
+    """Tokens in one page of the key/value cache; absent: 16, or 256 for bfloat16 on a GPU. Sequences share
+    whole pages."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where the models run: `cpu`, `cuda` or `cuda:N`."""
     dtype: DType = "float32"

@@ -38,6 +38,7 @@ class OurEngine:
             path,
             max_num_seqs=settings.max_num_seqs,
             max_num_batched_tokens=settings.max_num_batched_tokens,
+            prefill_chunk_tokens=settings.prefill_chunk_tokens,
             kv_cache_tokens=settings.kv_cache_tokens,
             page_size=settings.page_size,
             device=settings.device,

@@ -96,6 +96,7 @@ def serving(path: Path, settings: BenchSettings) -> Iterator[Server]:
         "drain-delay-s": 0,
         "max-num-seqs": settings.max_num_seqs,
         "max-num-batched-tokens": settings.max_num_batched_tokens,
+        "prefill-chunk-tokens": settings.prefill_chunk_tokens,
         "kv-cache-tokens": settings.kv_cache_tokens,
         "page-size": settings.page_size,
         "device": settings.device,

@@ -26,6 +26,7 @@ def build_engine(
     *,
     max_num_seqs: int,
     max_num_batched_tokens: int,
+    prefill_chunk_tokens: int | None = None,
     kv_cache_tokens: int | None = None,
     page_size: int | None = None,
     device: str = "cpu",
@@ -39,10 +40,10 @@ def build_engine(
         path: the checkpoint directory.
         max_num_seqs: most sequences in one batch.
         max_num_batched_tokens: most tokens in one step, prompts and outputs together.
+        prefill_chunk_tokens: most tokens of prompts in a step beside sequences that decode; None: all of the step's.
         kv_cache_tokens: tokens the cache holds; None lets every sequence reach the whole context, within this engine's
             share of a quarter of the device's memory.
-        page_size: tokens per page; None takes whole sequences on a CPU unless they are very long, and small pages on a
-            GPU.
+        page_size: tokens per page; None takes what suits the device.
         device: where the model runs, for example `cpu` or `cuda`.
         dtype: of weights and cache, for example `float32`.
         quantization: what the weights of linear layers are rounded to; on a CPU, in float32.
@@ -56,7 +57,7 @@ def build_engine(
     config = read_checkpoint(path).config
     check_device(device, number_type)
     check_room(config, device, number_type)
-    page_size = page_size or default_page_size(config, max_num_seqs, device, number_type)
+    page_size = page_size or default_page_size(config, device, number_type)
     if kv_cache_tokens is None:
         kv_cache_tokens = default_cache_tokens(
             config,
@@ -67,12 +68,13 @@ def build_engine(
             num_engines=num_engines,
             weights=weight_bytes(config, number_type),
         )
-    pool = PagePool(num_pages=kv_cache_tokens // page_size, page_size=page_size)
+    pool = PagePool(kv_cache_tokens // page_size, page_size, lane_size=-(-config.block_size // page_size))
     scheduler = Scheduler(
         pool,
         block_size=config.block_size,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
+        prefill_chunk_tokens=prefill_chunk_tokens,
     )
     model = load_gpt(path, device=device, dtype=number_type)
     if device == "cpu":

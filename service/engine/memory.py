@@ -6,16 +6,14 @@ from pathlib import Path
 
 import torch
 
+from model.cached_attention import PAGED_MULTIPLE
 from model.config import GPTConfig
 from model.convert import public_tensors
-from model.kv_cache import page_bytes
 
 CACHE_SHARE = 0.25
 """Share of a device's memory that the caches of all engines may take when their size is not given."""
-GPU_PAGE_SIZE = 16
-LONG_PAGE_SIZE = 256
-"""Tokens per page on a CPU where whole contexts are too large to hold `FEW_SEQUENCES` of them."""
-FEW_SEQUENCES = 8
+PAGE_SIZE = 16
+"""Fine enough to share short prompts; neighbouring pages are read as one, so a fine grain costs little."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -55,12 +53,10 @@ def weight_bytes(config: GPTConfig, dtype: torch.dtype) -> int:
     return sum(math.prod(tensor.shape) for tensor in public_tensors(config)) * dtype.itemsize
 
 
-def default_page_size(config: GPTConfig, max_num_seqs: int, device: str, dtype: torch.dtype) -> int:
-    """A page per sequence on a CPU, where attention then reads in place; smaller ones where memory is too dear."""
-    if device != "cpu":
-        return min(GPU_PAGE_SIZE, config.block_size)
-    needed = min(max_num_seqs, FEW_SEQUENCES) * page_bytes(config, config.block_size, dtype)
-    return config.block_size if needed <= CACHE_SHARE * memory_bytes(device) else min(LONG_PAGE_SIZE, config.block_size)
+def default_page_size(config: GPTConfig, device: str, dtype: torch.dtype) -> int:
+    """Small pages, or those that a GPU's kernel for half precision takes."""
+    is_paged_kernel = device != "cpu" and dtype != torch.float32
+    return PAGED_MULTIPLE if is_paged_kernel else min(PAGE_SIZE, config.block_size)
 
 
 def default_cache_tokens(

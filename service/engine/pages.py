@@ -172,7 +172,8 @@ class _EmptyPages:
         """Hand out the page after `before`, else one where there is most room; there must be a page."""
         page = None if before is None else before + 1
         if page is None or page == self._lane_size * len(self._lanes) or page not in self._lane(page):
-            page = min(max(self._lanes, key=len))
+            roomiest = max(self._lanes, key=len)
+            page = min(roomiest)
         self._lane(page).remove(page)
         self._count -= 1
         return page

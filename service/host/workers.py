@@ -122,6 +122,7 @@ class GenerationWorker(Worker[EngineModel]):
             Path(message.path),
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
+            prefill_chunk_tokens=limits.prefill_chunk_tokens,
             kv_cache_tokens=limits.kv_cache_tokens,
             page_size=limits.page_size,
             device=limits.device,

@@ -91,7 +91,8 @@ def read_model(
 def fingerprint(path: Path, settings: ServiceSettings, base: ServedModel | None = None) -> str:
     """Digest what shapes the answers of a directory's model."""
     digest = hashlib.sha256(_weights_digest(path))
-    options = (settings.dtype, settings.quantize, settings.device, settings.page_size, settings.max_num_batched_tokens)
+    limits = (settings.page_size, settings.max_num_batched_tokens, settings.prefill_chunk_tokens)
+    options = (settings.dtype, settings.quantize, settings.device, *limits)
     digest.update(repr((options, importlib.metadata.version("groundup"))).encode())
     if base is not None:
         digest.update(base.fingerprint.encode())

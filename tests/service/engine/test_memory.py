@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model.cached_attention import PAGED_MULTIPLE
 from model.config import PRESETS
 from model.gpt import GPT
 from service.engine import memory
@@ -60,10 +61,10 @@ def test_the_default_cache_never_exceeds_its_share_of_memory_nor_falls_below_one
     assert default_cache_tokens(config, 50, 1, 2, "cpu") == 2 * 150
 
 
-def test_a_page_is_a_whole_sequence_on_a_cpu_unless_the_context_is_too_long_for_several():
+def test_pages_are_small_but_for_the_kernel_that_wants_large_ones():
     config = make_config("llama")
-    assert default_page_size(config, 32, "cpu", torch.float32) == config.block_size
-    endless = PRESETS["llama-3.2-1b"].model_copy(update={"block_size": 10**9})
-    assert default_page_size(endless, 32, "cpu", torch.float32) == 256
-    assert default_page_size(endless, 1, "cpu", torch.float32) == 256
-    assert default_page_size(config, 32, "cuda", torch.float32) == 16
+    assert default_page_size(config, "cpu", torch.bfloat16) == 16
+    assert default_page_size(config, "cuda", torch.float32) == 16
+    assert default_page_size(config, "cuda", torch.bfloat16) == PAGED_MULTIPLE
+    tiny = config.model_copy(update={"block_size": 12})
+    assert default_page_size(tiny, "cpu", torch.float32) == 12
