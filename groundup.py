@@ -14,11 +14,12 @@ import tomllib
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
+    CliPositionalArg,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -26,6 +27,9 @@ from pydantic_settings import (
 )
 
 ConfigT = TypeVar("ConfigT", bound=BaseSettings)
+
+POSITIONAL_MARK = get_args(CliPositionalArg[str])[1]
+"""What a setting has among its metadata that is given by its place on the command line."""
 
 
 class Verb(NamedTuple):
@@ -44,7 +48,9 @@ VERBS = {
     "generate": Verb(
         "model.generate_command:GenerateConfig", "model.generate_command:run", "continue a prompt or answer it, here"
     ),
-    "chat": Verb("client.settings:ChatConfig", "client.chat:run", "talk to a model behind any OpenAI-compatible server"),
+    "chat": Verb(
+        "client.settings:ChatConfig", "client.chat:run", "talk to a model behind any OpenAI-compatible server"
+    ),
     "merge": Verb("model.merge_command:MergeConfig", "model.merge_command:run", "merge an adapter into its base"),
     "data fetch": Verb("training.data.config:FetchConfig", "training.data.fetch:run", "download a public data set"),
     "data prepare": Verb(
@@ -248,7 +254,8 @@ def _describe(error: ValidationError, config_class: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return message
-    flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+    name = ".".join(str(part) for part in first["loc"])
+    flag = name.upper() if _is_positional(config_class, name) else f"--{name.replace('_', '-')}"
     if first["type"] == "missing":
         return f"{flag}: required"
     if first["type"] == "extra_forbidden":
@@ -260,6 +267,8 @@ def _translate(message: str, config_class: type[BaseModel]) -> str:
     """Turn the parser's sentence into `flag: message`."""
     message = message.removeprefix("error parsing CLI: ")
     if match := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
+        if not match[1].startswith("-"):
+            return f"{match[1]}: one argument too many; see --help"
         hint = _did_you_mean(match[1], _flags(config_class)) or "see --help"
         return f"{match[1]}: unknown flag; {hint}"
     if match := re.fullmatch(r"the following arguments are required: (.+)", message):
@@ -267,6 +276,12 @@ def _translate(message: str, config_class: type[BaseModel]) -> str:
     if match := re.fullmatch(r"argument (\S+): (.+)", message, re.DOTALL):
         return f"{match[1]}: {match[2]}"
     return message
+
+
+def _is_positional(config_class: type[BaseModel], name: str) -> bool:
+    """Say whether a setting is no flag; help shows it in capitals."""
+    field = config_class.model_fields.get(name)
+    return field is not None and POSITIONAL_MARK in field.metadata
 
 
 def _flags(config_class: type[BaseModel], prefix: str = "--") -> Iterator[str]:

@@ -84,4 +84,5 @@ def _begin(work: Callable[..., object], arguments: tuple[Any, ...], log: Path, e
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     torch.set_num_threads(1)  # tests run side by side
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
     work(*arguments)

@@ -77,6 +77,7 @@ def test_the_result_is_the_declared_class_so_that_it_can_travel_to_other_process
         (["--optim.rl", "1"], "--optim.rl: unknown flag; did you mean --optim.lr?"),
         (["--qqq"], "--qqq: unknown flag; see --help"),
         (["--num-steps"], "--num-steps: expected one argument"),
+        (["a", "--num-steps", "3", "b"], "b: one argument too many; see --help"),
         (["--num-steps", "101", "--is-loud"], "--num-steps: too many to shout them all"),
         (["--config"], "--config: expected one argument"),
         (["--config", "/does/not/exist"], "--config: /does/not/exist: No such file or directory"),
@@ -101,6 +102,18 @@ def test_a_wrong_file_is_named_with_what_to_do(tmp_path: Path, content: str, mes
     (tmp_path / "run.toml").write_bytes(content.encode("latin-1"))
     with pytest.raises(UsageError, match=message):
         parsed("--config", str(tmp_path / "run.toml"))
+
+
+class Positional(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="FRONTDOOR_")
+
+    place: CliPositionalArg[int] = Field(gt=0)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [([], "PLACE: required"), (["0"], "PLACE: Input should be greater")])
+def test_what_is_no_flag_is_not_named_as_one(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        parse(Positional, arguments, prog="test")
 
 
 def test_help_prints_the_strings_beneath_the_fields(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,9 @@ START_S, STOP_S = 300.0, 60.0
 INPUTS = ("base", "checkpoint", "responses", "against", "reference", "data", "valid_data", "test_data", "without")
 """Settings that name a file or a folder to read."""
 
+POSITIONAL = ("checkpoint", "responses")
+"""Those of them that are no flags."""
+
 
 class ServerError(ValueError):
     """The server of a stage does not start; the message has what it said."""
@@ -65,7 +68,7 @@ def check_inputs(stages: Sequence[Stage]) -> None:
     for stage in stages:
         settings = stage.config()
         named = {name: getattr(settings, name, None) for name in INPUTS}
-        paths = [(f"--{name.replace('_', '-')}", path) for name, path in named.items() if isinstance(path, Path)]
+        paths = [(shown(name), path) for name, path in named.items() if isinstance(path, Path)]
         for flag, path in [*paths, *(("serve", Path(path)) for path in stage.serve)]:
             if not path.exists() and not any(path.is_relative_to(out) for out in made):
                 raise ValueError(f"{stage}: {flag}: {path} does not exist, and no stage before makes it")
@@ -83,6 +86,11 @@ def check_inputs(stages: Sequence[Stage]) -> None:
             )
         if not out.exists():
             new.append(out)
+
+
+def shown(name: str) -> str:
+    """Return a setting as its verb's command line shows it."""
+    return name.upper() if name in POSITIONAL else f"--{name.replace('_', '-')}"
 
 
 def name_of(stage: Stage) -> str:

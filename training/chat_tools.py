@@ -6,10 +6,11 @@ It reads checkpoints and knows no data; that the model makes room for new tokens
 from typing import NamedTuple
 
 from model.chat import ChatTemplate
-from model.directory import Checkpoint, CheckpointError, read_checkpoint
+from model.directory import Checkpoint, CheckpointError
 from model.templates import TEMPLATES, TemplateName
 from model.tokenizer import Tokenizer
 from training.config.instruct import InstructConfig
+from training.finetune import must_be_language_model
 
 PROBE = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
 
@@ -30,10 +31,8 @@ def chat_tools(config: InstructConfig) -> ChatTools:
     Raises:
         CheckpointError: the base is a classifier, or template and tokenizer do not fit together.
     """
-    base = read_checkpoint(config.base)
+    base = must_be_language_model(config.base)
     tokenizer = Tokenizer.from_directory(config.base)
-    if base.kind == "classifier":
-        raise CheckpointError(f"--base: {config.base} holds a classifier; give a language model")
     if config.template is None and base.kind == "chat":
         return own_tools(base, tokenizer)
     return named_tools(config, tokenizer, config.template or "groundup")

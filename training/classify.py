@@ -26,7 +26,7 @@ from training.data.tokens import TokenWindows
 from training.evaluation.label_report import REPORT_FILE, LabelReport
 from training.evaluation.labels import LabelMeasures, accuracy, measure
 from training.evaluation.text import Metrics
-from training.finetune import base_digest, choose, prepare
+from training.finetune import base_digest, choose, must_be_language_model, prepare
 from training.loss import label_loss, next_token_loss
 from training.machine.parallel import World
 from training.recipe import conduct, digest, keeping, must_be_over, open_log
@@ -89,8 +89,13 @@ def make(config: ClassifyConfig, folder: RunFolder) -> None:
 
 
 def choose_tokenizer(config: ClassifyConfig, train: Sequence[Example]) -> Tokenizer:
-    """Return the base's tokenizer, or train one on the training texts alone."""
+    """Return the base's tokenizer, or train one on the training texts alone.
+
+    Raises:
+        CheckpointError: the base cannot be read, or is a classifier itself.
+    """
     if config.base is not None:
+        must_be_language_model(config.base)
         return Tokenizer.from_directory(config.base)
     return train_bpe((example.text for example in train), config.vocab_size)
 

@@ -14,13 +14,13 @@ import torch
 
 from model.checkpoint import load_gpt, save_checkpoint
 from model.config import PRESETS
-from model.directory import CheckpointError, read_checkpoint
 from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
 from training.data.corpus import Corpus, load_corpus
 from training.evaluation.text import Metrics, loss_metrics
+from training.finetune import must_be_language_model
 from training.loss import Batch, next_token_loss, next_token_scores, readable, token_byte_lengths
 from training.machine.parallel import World
 from training.recipe import conduct, keeping, must_be_over, open_log
@@ -98,8 +98,7 @@ def base_tokenizer(config: PretrainConfig) -> Tokenizer | None:
     """
     if config.base is None:
         return None
-    if read_checkpoint(config.base).kind == "classifier":
-        raise CheckpointError(f"--base: {config.base} holds a classifier; give a language model")
+    must_be_language_model(config.base)
     return Tokenizer.from_directory(config.base)
 
 

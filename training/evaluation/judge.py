@@ -11,13 +11,13 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from tqdm import tqdm
 
 from training.data.errors import DataError
+from training.evaluation.crew import run_in_threads
 from training.evaluation.saved_answers import SavedAnswer
 
 if TYPE_CHECKING:
@@ -164,16 +164,10 @@ class Judge:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             with (
                 self._memory.open("a", encoding="utf-8") as file,
-                ThreadPoolExecutor(self._parallel) as pool,
                 tqdm(total=len(missing), desc="judge", unit="question", leave=False, disable=None) as bar,
             ):
-                futures = [pool.submit(self._ask_one, prompt, file) for prompt in missing]
-                try:
-                    for future in as_completed(futures):
-                        future.result()
-                        bar.update()
-                finally:
-                    pool.shutdown(cancel_futures=True)
+                for _ in run_in_threads(lambda prompt: self._ask_one(prompt, file), missing, self._parallel):
+                    bar.update()
         except OSError as error:
             raise JudgeError(f"--out: {self._memory}: cannot be written: {error.strerror}") from None
         return [self.said.get(self._key(prompt)) for prompt in prompts]

@@ -22,7 +22,7 @@ class SavedAnswer:
     """Whether it came to its end."""
 
 
-def read_saved_answers(path: Path, flag: str = "--responses") -> list[SavedAnswer]:
+def read_saved_answers(path: Path, flag: str = "RESPONSES") -> list[SavedAnswer]:
     """Read `.jsonl` or `.json` of records with `messages`, `answer` and `response`, or the book's: `instruction`,
     `input`, `output` and `model_response`. The wanted answer (`answer`, `output`) may be absent.
 

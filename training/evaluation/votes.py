@@ -16,7 +16,7 @@ WINNERS = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "tie (bothbad)": 0.5, "bo
 """What `winner` means in records of chat arenas."""
 
 
-def read_duels(path: Path, flag: str = "--votes") -> tuple[list[Duel], Counter[str]]:
+def read_duels(path: Path, flag: str = "VOTES") -> tuple[list[Duel], Counter[str]]:
     """Read votes from `.jsonl` or `.json`.
 
     A record is a vote of the feedback file (docs/feedback.md), `{"model_a", "model_b", "winner"}` as chat arenas

@@ -1,11 +1,15 @@
 import json
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.program import poll
 from tests.stub_judge import stub_judge
+from tests.training.running import started
 from training.config.judge import JudgeConfig
 from training.data.errors import DataError
 from training.data.feedback import parse_votes
@@ -126,6 +130,21 @@ def test_a_judge_that_gives_no_verdict_at_all_is_an_error(tmp_path: Path) -> Non
             run(config)
         with pytest.raises(JudgeError, match=r"no pair has two verdicts"):
             run(config.model_copy(update={"against": other}))
+
+
+def test_ctrl_c_does_not_wait_for_replies(tmp_path: Path) -> None:
+    let_go = threading.Event()
+    path = write(tmp_path / "answers.json", BOOK)
+    arguments = ["judge", str(path), "--model", "stub", "--out", str(tmp_path / "out"), "--base-url"]
+    with stub_judge(lambda prompt: "70" if "hello" in prompt else str(let_go.wait(100))) as stub:
+        try:
+            with started([*arguments, stub.url], tmp_path / "log") as run:
+                poll(lambda: len(stub.bodies) == 3 and (tmp_path / "out/replies.jsonl").read_text(), 100, "no reply")
+                run.process.send_signal(signal.SIGINT)
+                assert run.process.wait(60) == 130
+        finally:
+            let_go.set()
+    assert len((tmp_path / "out" / "replies.jsonl").read_text().splitlines()) == 1  # what was said is kept
 
 
 def test_answers_are_not_compared_with_themselves(tmp_path: Path) -> None:

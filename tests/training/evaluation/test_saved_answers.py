@@ -39,7 +39,7 @@ def test_answers_of_finetuning_and_of_the_book_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_that_is_no_answer_is_refused_by_number(tmp_path: Path, record: object, complaint: str) -> None:
-    with pytest.raises(DataError, match=f"--responses: .*record 1.*{complaint}"):
+    with pytest.raises(DataError, match=f"RESPONSES: .*record 1.*{complaint}"):
         read(tmp_path / "a.json", record)
 
 

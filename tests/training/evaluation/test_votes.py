@@ -60,5 +60,5 @@ def test_votes_of_arenas_and_pairs_of_names_are_duels(tmp_path: Path) -> None:
     ],
 )
 def test_files_without_votes_are_refused(tmp_path: Path, record: object, complaint: str) -> None:
-    with pytest.raises(DataError, match=f"--votes: .*{complaint}"):
+    with pytest.raises(DataError, match=f"VOTES: .*{complaint}"):
         read_duels(write(tmp_path / "a.jsonl", record))
