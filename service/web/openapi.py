@@ -227,7 +227,7 @@ def _plain(schema: Any, settings: ServiceSettings) -> Any:
         elif keyword in ("properties", "$defs"):
             plain[keyword] = {name: _plain(field, settings) for name, field in value.items()}
         elif keyword != "title" and not (keyword == "default" and value is None):
-            name = _KEYWORDS[keyword] if keyword in _KEYWORDS else keyword
+            name = _KEYWORDS.get(str(keyword), str(keyword))
             plain[name] = _plain(value, settings)
     return plain
 
