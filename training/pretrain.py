@@ -18,7 +18,7 @@ from model.gpt import GPT
 from model.tokenizer import Tokenizer
 from training.config.pretrain import PretrainConfig
 from training.data.batches import Batches
-from training.data.corpus import Corpus, load_corpus
+from training.data.corpus import Corpus, load_corpus, verify
 from training.evaluation.text import Metrics, loss_metrics
 from training.finetune import must_be_language_model
 from training.loss import Batch, next_token_loss, next_token_scores, readable, token_byte_lengths
@@ -60,6 +60,8 @@ def run(config: PretrainConfig) -> None:
 def make(config: PretrainConfig, folder: RunFolder) -> None:
     """Train in the folder of a run; see `run`."""
     world = World.current()
+    if config.verify_data:
+        world.alone(lambda: verify(config.data))
     tokenizer = base_tokenizer(config)
     corpus = world.first(lambda: load_corpus(config, folder.data, tokenizer=tokenizer))
     folder.must_match(data=corpus.fingerprint)

@@ -41,6 +41,8 @@ class PretrainConfig(RunConfig):
     """Texts to continue at every evaluation, so that progress can be read; empty: from the start of a document."""
     sample_tokens: int = Field(50, ge=0)
     """Tokens of each sample; 0: no samples."""
+    verify_data: bool = False
+    """Read prepared shards before the first step and hold them to their checksums; left out: to their sizes only."""
     model: ModelShape = ModelShape()
     """The model."""
 

@@ -28,6 +28,7 @@ from training.data.shards import (
     open_datatrove,
     open_shards,
     read_manifest,
+    verify_shards,
 )
 from training.data.tokens import CoveringWindows, TokenWindows, cover
 
@@ -154,6 +155,18 @@ def find_tokenizer(config: PretrainConfig, folder: Path) -> Tokenizer:
         raise DataError(f"--data: {config.data[0]} holds token ids but no tokenizer.json; name theirs with --tokenizer")
     settings = prepare_config(config, texts, folder)
     return train_vocabulary(settings, plan_pieces(settings, folder), folder / "tokenizer")
+
+
+def verify(paths: Sequence[Path]) -> None:
+    """Hold prepared folders to the checksums that they were written with; texts and shards without are left out.
+
+    Raises:
+        DataError: naming the first file that has changed.
+    """
+    for path in paths:
+        for folder in (path, path / TRAIN, path / VALID):
+            if (folder / MANIFEST).exists():
+                verify_shards(folder)
 
 
 def is_prepared(path: Path) -> bool:

@@ -217,6 +217,24 @@ def _open_shard(folder: Path, shard: Shard, dtype: IdType) -> TokenFile:
     return _fitting(path, ids, ends)
 
 
+def verify_shards(folder: Path) -> None:
+    """Read the shards of a folder with a manifest, and hold them to the checksums they were written with.
+
+    Raises:
+        DataError: naming the first file that is missing or has changed.
+    """
+    for shard in read_manifest(folder).shards:
+        path = folder / shard.file
+        for file, sha256 in ((path, shard.sha256), (path.with_name(path.name + ".index"), shard.index_sha256)):
+            try:
+                with file.open("rb") as content:
+                    found = hashlib.file_digest(content, "sha256").hexdigest()
+            except OSError as error:
+                raise DataError(f"{file}: {error.strerror}; prepare the text again") from None
+            if found != sha256:
+                raise DataError(f"{file}: not what was written: its checksum is another; prepare the text again")
+
+
 def open_datatrove(folder: Path, vocab_size: int) -> list[TokenFile]:
     """Memory-map the shards that a datatrove run wrote below a folder, in order of name.
 

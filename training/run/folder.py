@@ -37,6 +37,7 @@ INPUTS_FILE = "inputs.json"
 FREE_SETTINGS = {
     *("out", "overwrite", "resume", "save_interval", "keep_last", "tensorboard"),
     *("sample_prompts", "sample_tokens", "sample_answers", "sample_temperature"),
+    "verify_data",
     *("device", "num_threads", "parallel", "micro_batch_size", "recompute", "compile"),
 }
 """Settings that a resumed run may change: they decide how and where it computes, not what."""

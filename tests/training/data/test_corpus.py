@@ -9,7 +9,7 @@ from datatrove.pipeline.tokens.tokenizer import DocumentTokenizer
 from model.tokenizer import Tokenizer
 from training.config.pretrain import PretrainConfig
 from training.data.config import PrepareConfig
-from training.data.corpus import load_corpus, open_and_split, open_sides, split_files
+from training.data.corpus import load_corpus, open_and_split, open_sides, split_files, verify
 from training.data.errors import DataError
 from training.data.preparation import prepare
 from training.data.shards import TokenFile
@@ -171,6 +171,16 @@ def test_prepared_data_with_nothing_held_out_is_refused(stories: Path, tmp_path:
     prepare(settings, tokenizer)
     with pytest.raises(DataError, match="nothing is held out; prepare it with a larger --valid-fraction"):
         open_sides(tmp_path / "out", tokenizer)
+
+
+def test_both_sides_of_prepared_data_can_be_verified(stories: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    load_corpus(config([stories], valid_fraction=0.3), tmp_path, tokenizer=tokenizer)
+    folder = tmp_path / "00"
+    verify([stories, folder])
+    (shard,) = (folder / "valid").glob("*.ds")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(DataError, match=f"valid/{shard.name}: not what was written"):
+        verify([stories, folder])
 
 
 def test_one_side_of_prepared_data_is_held_to_its_manifest(stories: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:

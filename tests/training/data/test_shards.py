@@ -19,6 +19,7 @@ from training.data.shards import (
     open_datatrove,
     open_shards,
     read_manifest,
+    verify_shards,
 )
 
 STORIES = ["The quick brown fox.", "A small boat in 1869.", "\u65e5\u672c\u8a9e \U0001f642"]
@@ -65,6 +66,20 @@ def test_a_truncated_shard_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "00000_tokens.ds").write_bytes(b"\0\0")
     with pytest.raises(DataError, match=r"00000_tokens\.ds: 1 ids of 5 documents instead of 25 of 5"):
         open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["00001_tokens.ds", "00000_tokens.ds.index"])
+def test_a_changed_byte_is_found_when_asked_for(tmp_path: Path, name: str) -> None:
+    write(tmp_path, shard_tokens=6)
+    verify_shards(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[0] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: not what was written: its checksum is another"):
+        verify_shards(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=f"{name}: No such file"):
+        verify_shards(tmp_path)
 
 
 def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path) -> None:
