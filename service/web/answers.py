@@ -218,6 +218,15 @@ class Score(Answer):
     score: float
 
 
+class BareScore(Answer):
+    score: float
+    label: str
+
+
+Predictions = list[BareScore] | list[list[BareScore]]
+"""Of one text, or of several; best first."""
+
+
 class Classification(Score):
     """The most likely label, and the others."""
 

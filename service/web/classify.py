@@ -1,4 +1,4 @@
-"""POST /classify: texts in, labels with probabilities out."""
+"""POST /classify and /predict: texts in, labels with probabilities out."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from service.web.frontend import Frontend
 from service.web.intake import in_good_time, take_in
 from service.web.models import ServedModel
 from service.web.prompts import encode_texts, truncate
-from service.web.protocol.classify import ClassifyRequest
+from service.web.protocol.classify import ClassifyRequest, PredictRequest
 from service.web.readings import check_lengths, deadline_of, read_rows
 
 
@@ -38,22 +38,38 @@ class ClassifyRoute:
         body, model = received.body, received.model
         _check_top_k(body, model)
         items = await in_good_time(received.size_bytes, encode_items, body, model)
-        deadline_s = deadline_of(request, self._settings)
-        messages = [
-            Classify(uuid.uuid4().hex, self._frontend.consumer, model.version, token_ids, deadline_s)
-            for token_ids in items
-        ]
-        logits = await read_rows(request, self._frontend, model, messages, self._settings)
+        data = await self._label(request, items, body, model)
         answer = {
             "id": "classify-" + uuid.uuid4().hex,
             "object": "list",
             "created": int(time.time()),
             "model": model.id,
             "labels": list(model.checkpoint.labels),
-            "data": [classification(index, row, model.checkpoint, body) for index, row in enumerate(logits)],
+            "data": data,
             "usage": usage_of(items),
         }
-        return Response(msgspec.json.encode(answer), media_type="application/json", headers=received.headers)
+        return _json(answer, received.headers)
+
+    async def predict(self, request: Request) -> Response:
+        """Label one or several texts, in the shape of text-embeddings-inference: bare lists, best label first."""
+        choose = partial(self._frontend.models.choose, capability="classify")
+        received = await take_in(request, PredictRequest, choose, self._settings)
+        body = received.body.as_classify()
+        items = await in_good_time(received.size_bytes, encode_items, body, received.model)
+        data = await self._label(request, items, body, received.model)
+        lists = [[{"score": entry["score"], "label": entry["label"]} for entry in item["scores"]] for item in data]
+        return _json(lists if received.body.inputs.is_list else lists[0], received.headers)
+
+    async def _label(
+        self, request: Request, items: Sequence[list[int]], body: ClassifyRequest, model: ServedModel
+    ) -> list[dict[str, Any]]:
+        deadline_s = deadline_of(request, self._settings)
+        messages = [
+            Classify(uuid.uuid4().hex, self._frontend.consumer, model.version, token_ids, deadline_s)
+            for token_ids in items
+        ]
+        rows = await read_rows(request, self._frontend, model, messages, self._settings)
+        return [classification(index, row, model.checkpoint, body) for index, row in enumerate(rows)]
 
 
 def encode_items(body: ClassifyRequest, model: ServedModel) -> list[list[int]]:
@@ -111,6 +127,10 @@ def usage_of(items: Sequence[Sequence[int]]) -> Mapping[str, int]:
     """Count the tokens that were read; none are generated."""
     num_tokens = sum(len(token_ids) for token_ids in items)
     return {"prompt_tokens": num_tokens, "total_tokens": num_tokens, "completion_tokens": 0}
+
+
+def _json(answer: Any, headers: Mapping[str, str]) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
 
 
 def _check_top_k(body: ClassifyRequest, model: ServedModel) -> None:

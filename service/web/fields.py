@@ -170,7 +170,8 @@ def _prompts(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[Tok
     return ("",) if value is None else _texts_or_ids(value, limit_setting="max_prompts", info=info)
 
 
-def _inputs(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[TokenIds, ...]:
+def inputs_of(value: object, info: ValidationInfo) -> tuple[str, ...] | tuple[TokenIds, ...]:
+    """Read what to classify."""
     return _texts_or_ids(value, limit_setting="max_classify_items", info=info)
 
 
@@ -192,15 +193,15 @@ def _texts_schema(limit_setting: str, *more: Mapping[str, Any]) -> WithJsonSchem
     return WithJsonSchema({"anyOf": [_TEXT, _list_of(_TEXT, **several), ids, _list_of(ids, **several), *more]})
 
 
-_Texts = tuple[str, ...] | tuple[TokenIds, ...]
+Texts = tuple[str, ...] | tuple[TokenIds, ...]
 
-Prompts = Annotated[_Texts, PlainValidator(_prompts), _texts_schema("max_prompts", {"type": "null"})]
+Prompts = Annotated[Texts, PlainValidator(_prompts), _texts_schema("max_prompts", {"type": "null"})]
 """What to complete; null is the empty text."""
 
-Inputs = Annotated[_Texts, PlainValidator(_inputs), _texts_schema("max_classify_items")]
+Inputs = Annotated[Texts, PlainValidator(inputs_of), _texts_schema("max_classify_items")]
 """What to classify."""
 
-EmbeddingInputs = Annotated[_Texts, PlainValidator(_embedding_inputs), _texts_schema("max_embedding_items")]
+EmbeddingInputs = Annotated[Texts, PlainValidator(_embedding_inputs), _texts_schema("max_embedding_items")]
 """What to embed."""
 
 Tokens = Annotated[TokenIds, PlainValidator(_tokens), WithJsonSchema(_list_of(_TOKEN_ID))]

@@ -15,7 +15,7 @@ from service.web.fields import SETTING
 from service.web.models import Capability
 from service.web.protocol.base import RequestBody
 from service.web.protocol.chat import ChatRequest
-from service.web.protocol.classify import ClassifyRequest
+from service.web.protocol.classify import ClassifyRequest, PredictRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.embeddings import EmbeddingRequest
 from service.web.protocol.responses import ResponsesRequest
@@ -81,6 +81,14 @@ OPERATIONS = (
     ),
     Operation("/v1/embeddings", "Embed texts.", answers.Embeddings, EmbeddingRequest, "embeddings", errors=_GENERATE),
     Operation("/classify", "Label texts.", answers.Classifications, ClassifyRequest, "classify", errors=_GENERATE),
+    Operation(
+        "/predict",
+        "Label texts, as text-embeddings-inference does.",
+        answers.Predictions,
+        PredictRequest,
+        "classify",
+        errors=_GENERATE,
+    ),
     Operation("/tokenize", "Turn a text into token ids.", answers.Tokens, TokenizeRequest, errors=_READ),
     Operation("/detokenize", "Turn token ids into text.", answers.Text, DetokenizeRequest, errors=_READ),
     Operation(
@@ -167,9 +175,12 @@ def _describe(
 def _good_answer(operation: Operation, settings: ServiceSettings, components: Schema) -> Schema:
     if operation.answer is None:
         return {"description": operation.summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    name = operation.answer.__name__
-    components[name] = _adopt(TypeAdapter(operation.answer).json_schema(ref_template=_REF), components, settings)
-    content: Schema = {"application/json": {"schema": {"$ref": _REF.format(model=name)}}}
+    schema = _adopt(TypeAdapter(operation.answer).json_schema(ref_template=_REF), components, settings)
+    if isinstance(operation.answer, type):
+        name = operation.answer.__name__
+        components[name] = schema
+        schema = {"$ref": _REF.format(model=name)}
+    content: Schema = {"application/json": {"schema": schema}}
     if operation.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {"description": operation.summary, "content": content}

@@ -74,6 +74,7 @@ def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
         "/v1/responses": ResponsesRoute(frontend, settings).respond,
         "/v1/embeddings": EmbeddingRoute(frontend, settings).embed,
         "/classify": ClassifyRoute(frontend, settings).classify,
+        "/predict": ClassifyRoute(frontend, settings).predict,
         "/tokenize": tokenizer.tokenize,
         "/detokenize": tokenizer.detokenize,
     }

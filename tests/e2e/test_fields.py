@@ -10,7 +10,7 @@ import pytest
 
 from service.web.protocol.base import RequestBody
 from service.web.protocol.chat import ChatRequest
-from service.web.protocol.classify import ClassifyRequest
+from service.web.protocol.classify import ClassifyRequest, PredictRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.embeddings import EmbeddingRequest
 from service.web.protocol.responses import ResponsesRequest
@@ -176,6 +176,14 @@ CLASSIFY: dict[str, Case] = {
     "truncate_prompt_tokens": ({"truncate_prompt_tokens": 1}, lambda a, p: a["usage"]["prompt_tokens"] == 1),
 }
 
+PREDICT: dict[str, Case] = {
+    "model": ({"model": "tiny-spam"}, lambda a, p: a[0]["score"] == pytest.approx(p[0]["score"])),
+    "inputs": ({"inputs": [["The quick"], ["b"]]}, lambda a, p: len(a) == 2),
+    "raw_scores": ({"raw_scores": True}, lambda a, p: sum(entry["score"] for entry in a) != pytest.approx(1)),
+    "truncate": ({"truncate": True, "inputs": "x" * 999}, lambda a, p: len(a) == 2),
+    "truncation_direction": ({"truncation_direction": "Left"}, lambda a, p: a[0]["label"] == p[0]["label"]),
+}
+
 TOKENIZE: dict[str, Case] = {
     "model": ({"model": "tiny-chat"}, lambda a, p: a == p),
     "prompt": ({"prompt": "<|end|>"}, lambda a, p: a["count"] == 1),
@@ -227,6 +235,7 @@ ENDPOINTS: dict[str, tuple[type[RequestBody], dict[str, Any], dict[str, Case]]] 
     ),
     "/v1/embeddings": (EmbeddingRequest, {"model": "tiny-base", "input": "The quick"}, EMBEDDINGS),
     "/classify": (ClassifyRequest, {"input": "The quick"}, CLASSIFY),
+    "/predict": (PredictRequest, {"inputs": "The quick"}, PREDICT),
     "/tokenize": (TokenizeRequest, {"model": "tiny-chat", "prompt": "The quick"}, TOKENIZE),
     "/detokenize": (DetokenizeRequest, {"model": "tiny-chat", "tokens": [1, 2]}, DETOKENIZE),
 }

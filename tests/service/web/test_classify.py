@@ -137,6 +137,37 @@ def test_texts_are_truncated_as_the_model_was_trained(tiny_checkpoints: Path, tm
     assert [request.prompt_ids for request in service.classify.requests] == [[3, 4, 5], [1, 2, 3], [1, 2, 3, 4, 5]]
 
 
+def test_bare_lists_are_answered_as_text_embeddings_inference_does(make_service: ServiceMaker) -> None:
+    service = make_service(classify=scores(0.0, math.log(3)))
+    ham, spam = {"score": pytest.approx(0.25), "label": "ham"}, {"score": pytest.approx(0.75), "label": "spam"}
+    for inputs, expected in (("x", [spam, ham]), (["x"], [[spam, ham]]), ([["x"], ["y"]], [[spam, ham], [spam, ham]])):
+        assert service.post("/predict", {"inputs": inputs}).json() == expected
+    raw = service.post("/predict", {"inputs": "x" * 500, "raw_scores": True, "truncate": True}).json()
+    assert [entry["score"] for entry in raw] == [pytest.approx(math.log(3)), 0.0]
+    service.post("/predict", {"inputs": "ab" * 500, "truncate": True, "truncation_direction": "Left"})
+    assert len(service.classify.requests[-1].prompt_ids) == 128
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "param"),
+    [
+        ({"inputs": 7}, "invalid_type", "inputs"),
+        ({"inputs": []}, "empty_array", "inputs"),
+        ({"inputs": [["a", "b"]]}, "invalid_type", "inputs[0]"),
+        ({"inputs": ""}, "invalid_value", "inputs"),
+        ({"inputs": None}, "missing_required_parameter", "inputs"),
+        ({"inputs": "a", "truncation_direction": "Up"}, "invalid_value", "truncation_direction"),
+        ({"inputs": "x" * 500}, "context_length_exceeded", "input"),
+    ],
+)
+def test_what_is_wrong_with_a_bare_request_is_named(
+    service: Service, changes: dict[str, Any], code: str, param: str
+) -> None:
+    response = service.post("/predict", changes)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, code, param)
+
+
 @pytest.fixture
 def tagging(tiny_checkpoints: Path, tmp_path: Path) -> Service:
     """Labels that do not exclude each other; the first is likely, the second is not."""
