@@ -12,6 +12,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -19,7 +20,7 @@ if _DIRECTORY not in os.environ:
     os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="groundup-metrics-")
     atexit.register(shutil.rmtree, os.environ[_DIRECTORY], ignore_errors=True)
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -185,10 +186,21 @@ IGNORED_PARAMS = Counter("groundup_ignored_params", "Request fields without effe
 OPENMETRICS_VERSION = "1.0.0"
 
 
-def render(accept: str | None = None) -> tuple[bytes, str]:
+class _Chosen:
+    """Every process's numbers, with or without those under vLLM's names."""
+
+    def __init__(self, *, vllm_names: bool) -> None:
+        self._all = multiprocess.MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        self._vllm_names = vllm_names
+
+    def collect(self) -> Iterable[Metric]:
+        return [metric for metric in self._all.collect() if self._vllm_names or not metric.name.startswith("vllm:")]
+
+
+def render(accept: str | None = None, *, vllm_names: bool = True) -> tuple[bytes, str]:
     """Return the page and its content type: Prometheus' text format, or OpenMetrics where `accept` asks for it."""
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Chosen(vllm_names=vllm_names))
     if "application/openmetrics-text" in (accept or ""):
         # Our names need no escaping, and the library's default would make an underscore of the colon in `vllm:`.
         page = openmetrics.generate_latest(registry, openmetrics.ALLOWUTF8, OPENMETRICS_VERSION)  # type: ignore[no-untyped-call]

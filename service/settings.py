@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg, CliSuppress, NoDec
 
 DType = Literal["float32", "bfloat16"]
 Quantization = Literal["int8"]
+NumberType = Literal["float32", "bfloat16", "int8"]
 
 _NAMED_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]+):(?P<key>.+)")
 
@@ -50,22 +51,8 @@ class EngineSettings(BaseSettings):
     whole pages."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where the models run: `cpu`, `cuda` or `cuda:N`."""
-    dtype: DType = "float32"
-    """Number type of weights and cache."""
-    quantize: Quantization | None = None
-    """Round the weights of linear layers to this type, on a CPU: `int8` takes a quarter of the memory and a third to
-    a half of the time of float32. What it does to answers is in docs/benchmarks.md."""
     num_threads: PositiveInt | None = None
     """Threads a worker computes with; absent: one for each CPU this process may use."""
-
-    @model_validator(mode="after")
-    def _check_types_together(self) -> Self:
-        if self.quantize is not None and (self.device != "cpu" or self.dtype != "float32"):
-            raise ValueError(
-                f"--quantize {self.quantize} is for --device cpu and --dtype float32, "
-                f"not for {self.device} and {self.dtype}"
-            )
-        return self
 
 
 class KeyLimits(BaseModel):
@@ -87,6 +74,11 @@ class ServiceSettings(EngineSettings):
     checkpoints: CliPositionalArg[tuple[Path, ...]] = Field(min_length=1)
     """Directories of checkpoints and of LoRA adapters; each becomes a served model named after its directory. Adapters
     share the weights of their base, which is one of the checkpoints."""
+    dtype: DType = "float32"
+    """Number type of weights and cache."""
+    quantize: Quantization | None = None
+    """Round the weights of linear layers to this type, on a CPU: `int8` takes a quarter of the memory and a third to
+    a half of the time of float32. What it does to answers is in docs/benchmarks.md."""
 
     host: str = "127.0.0.1"
     """Network interface to listen on; `0.0.0.0` for all of them."""
@@ -117,6 +109,8 @@ class ServiceSettings(EngineSettings):
     """Other limits for some keys, by name: a table in a file, or JSON."""
     metrics_require_key: bool = False
     """Whether /metrics wants a key too."""
+    metrics_vllm_compat: bool = True
+    """Whether /metrics has vLLM's names too, for dashboards made for it."""
 
     admin_key: CliSuppress[SecretStr | None] = None
     """Key for the admin routes, which add, replace and remove models; none, and there are no such routes. Better set
@@ -197,6 +191,15 @@ class ServiceSettings(EngineSettings):
         return value
 
     @model_validator(mode="after")
+    def _check_types_together(self) -> Self:
+        if self.quantize is not None and (self.device != "cpu" or self.dtype != "float32"):
+            raise ValueError(
+                f"--quantize {self.quantize} is for --device cpu and --dtype float32, "
+                f"not for {self.device} and {self.dtype}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_limits_together(self) -> Self:
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
@@ -272,20 +275,34 @@ class ServiceSettings(EngineSettings):
 
 
 class BenchSettings(EngineSettings):
-    """Measure the engine beside transformers on the same random weights, alone and over HTTP."""
+    """Measure the engine beside transformers and other peers on the same random weights, alone and over HTTP."""
 
     preset: Literal["gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "tiny-gpt2"] = "gpt2-small"
     """Shape of the model."""
+    checkpoint: Path | None = None
+    """Directory of the random weights, written if it is not there; absent: one for the time of the run."""
+    types: tuple[NumberType, ...] = ("float32", "int8", "bfloat16")
+    """What our weights are: `float32`, `bfloat16`, or `int8` on a CPU."""
     concurrency: tuple[PositiveInt, ...] = (1, 8, 32)
     """Numbers of requests at once."""
     prompt_tokens: PositiveInt = 64
     """Length of each prompt."""
-    new_tokens: PositiveInt = 48
+    new_tokens: int = Field(48, ge=2)
     """Tokens to generate for each."""
     repeats: PositiveInt = 3
     """Runs of each; they are interleaved, and their median counts."""
+    peers: bool = True
+    """Whether to run the peers that are at hand, and not transformers alone."""
+    openvino: Path | None = None
+    """The random weights as OpenVINO GenAI reads them; without it, the report says how to make it."""
+    llama_server: Path | None = None
+    """The program `llama-server` of llama.cpp, for a comparison over HTTP."""
     http: bool = True
     """Whether to measure the most concurrent case through a server too."""
+    curves: bool = False
+    """Whether to measure speed over lengths of context and numbers of requests, instead of comparing."""
+    plots: Path | None = None
+    """Directory for pictures of the curves; absent: tables only."""
 
 
 def _read_keys(path: Path, flag: str) -> list[str]:

@@ -85,7 +85,7 @@ def _routes(frontend: Frontend, settings: ServiceSettings) -> list[Route]:
         "/health": _Health(frontend).ready,
         "/readyz": _Health(frontend).ready,
         "/livez": _Health(frontend).live,
-        "/metrics": _metrics,
+        "/metrics": _Metrics(settings).get,
         "/openapi.json": _Description(frontend, settings).get,
     }
     for alias, path in ALIASES.items():
@@ -143,10 +143,18 @@ class _Health:
         return JSONResponse({"status": "engine_stalled" if is_stalled else "ok"}, 503 if is_stalled else 200)
 
 
-async def _metrics(request: Request) -> Response:
-    # Adding up every process's files takes tens of milliseconds, which no stream should have to wait for.
-    page, content_type = await run_in_threadpool(metrics.render, request.headers.get("accept"))
-    return Response(page, headers={"content-type": content_type})
+class _Metrics:
+    """Numbers for Prometheus."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._vllm_names = settings.metrics_vllm_compat
+
+    async def get(self, request: Request) -> Response:
+        # Adding up every process's files takes tens of milliseconds, which no stream should have to wait for.
+        page, content_type = await run_in_threadpool(
+            metrics.render, request.headers.get("accept"), vllm_names=self._vllm_names
+        )
+        return Response(page, headers={"content-type": content_type})
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import httpx
+import prometheus_client
 import pytest
 
 from service.host.messages import Admitted, Drain, Failed, WorkerDown, WorkerUp
@@ -132,6 +133,41 @@ def test_metrics_speak_both_formats(service: Service) -> None:
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.text.endswith("# EOF\n")
     assert service.get("/metrics/").status_code == 200
+
+
+METRICS = (
+    *("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:num_requests_waiting_by_reason"),
+    *("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "vllm:cache_config_info"),
+    *("vllm:prefix_cache_queries", "vllm:prefix_cache_hits", "vllm:num_preemptions"),
+    *("vllm:prompt_tokens", "vllm:generation_tokens", "vllm:prompt_tokens_cached"),
+    *("vllm:request_success", "vllm:admission_rejections", "vllm:iteration_tokens_total"),
+    *("vllm:request_prompt_tokens", "vllm:request_generation_tokens", "vllm:request_max_num_generation_tokens"),
+    *("vllm:request_params_max_tokens", "vllm:request_prefill_kv_computed_tokens", "vllm:request_params_n"),
+    *("vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds"),
+    *("vllm:request_time_per_output_token_seconds", "vllm:time_per_output_token_seconds"),
+    *("vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds", "vllm:request_inference_time_seconds"),
+    *("vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds"),
+    *("http_requests", "http_request_duration_seconds", "groundup_build_info", "groundup_model_info"),
+    *("groundup_model_load_seconds", "groundup_batch_size", "groundup_client_disconnects", "groundup_errors"),
+    *("groundup_ignored_params", "groundup_classify_items", "groundup_embedding_items"),
+    *("groundup_stream_chunk_lag_seconds", "groundup_engine_heartbeat_age_seconds", "groundup_draining"),
+    *("groundup_time_to_first_token_seconds", "groundup_inter_token_latency_seconds"),
+    *("groundup_e2e_request_latency_seconds", "groundup_structured_output_compile_seconds"),
+)
+"""Appendix A of the API, as prometheus_client names them; what only a loaded model shows has its test elsewhere."""
+
+
+def test_every_metric_of_the_api_exists() -> None:
+    defined = {metric.name for metric in prometheus_client.REGISTRY.collect()}
+    assert set(METRICS) <= defined
+
+
+def test_metrics_can_do_without_the_names_of_others(make_service: ServiceMaker) -> None:
+    service = make_service(metrics_vllm_compat=False)
+    service.post("/v1/completions", {"model": "tiny-base", "prompt": "x", "stream": True})
+    page = service.get("/metrics").text
+    assert "vllm:" not in page
+    assert "groundup_stream_chunk_lag_seconds_bucket" in page
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nope", "/health"])
