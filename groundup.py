@@ -136,6 +136,7 @@ def overview() -> str:
         f"usage: groundup VERB [...]\n\n{verbs}\n\n"
         "`groundup VERB --help` lists the settings of a verb. Each is a flag (--max-num-seqs 8), an environment\n"
         "variable or a line of a TOML file (--config run.toml), in this order of precedence.\n"
+        "Several values of one are parted by commas (--data a.txt,b.txt).\n"
         "GROUNDUP_TRACEBACK=1 shows where an error came from."
     )
 
