@@ -42,7 +42,7 @@ class LoadingTrade(Generic[ModelT]):
     def __init__(
         self, trade: ModelTrade[ModelT], load: Callable[[LoadModel], ModelT], prepare: Callable[[], None]
     ) -> None:
-        """`load` runs in the thread; `prepare` runs in this one before the first model is loaded."""
+        """`load` runs in the thread; `prepare` runs in this one, quickly, before a model joins."""
         self._trade = trade
         self._load = load
         self._prepare = prepare
@@ -76,7 +76,6 @@ class LoadingTrade(Generic[ModelT]):
 
     def _begin(self, message: LoadModel) -> None:
         if self._thread is None:
-            self._prepare()
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=give_way)
         self._under_way = (message, self._thread.submit(self._load, message))
 
@@ -88,6 +87,7 @@ class LoadingTrade(Generic[ModelT]):
             reason = str(error) if is_explained else "it cannot be loaded; the server's log says why"
             outbox.tell(message.consumer, ModelFailed(message.model, reason))
             return
+        self._prepare()
         self._trade.add(message, loaded.result())
         logger.info("loaded %s", message.model)
         outbox.tell(message.consumer, ModelUp(message.model))
@@ -95,7 +95,7 @@ class LoadingTrade(Generic[ModelT]):
 
 def give_way() -> None:
     """Let the thread that calls this be the one to wait, where CPUs are scarce."""
-    import torch
+    import torch  # which takes seconds: in the other thread, the worker would seem to hang
 
     torch.set_num_threads(1)  # of this thread alone
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # on Linux, a thread has its own

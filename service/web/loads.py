@@ -174,7 +174,7 @@ def load_message(model: ServedModel, consumer: int = 0) -> LoadModel:
         path=str(model.checkpoint.path),
         tokenizer_path=str(model.tokenizer_path),
         vocab_size=model.vocab_size,
-        end_ids=model.checkpoint.eos_token_ids,
+        end_ids=model.checkpoint.eos_token_ids or (model.tokenizer.eos_id,),
         base=None if model.base is None else model.base.version,
     )
 

@@ -106,7 +106,7 @@ def test_work_goes_on_while_a_model_is_read(bench: Bench) -> None:
 def test_models_join_in_the_order_they_were_asked_for(bench: Bench) -> None:
     bench.turn(load("base"), load("adapter"), load("third"))
     bench.hears((0, ModelUp("base")), (0, ModelUp("adapter")), (0, ModelUp("third")))
-    assert bench.num_preparations == 1
+    assert bench.num_preparations == 3
 
 
 def test_a_model_that_cannot_be_loaded_says_why_and_harms_nobody(bench: Bench) -> None:
