@@ -12,14 +12,17 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel, ConfigDict
 
 from model.chat import DEFAULT_TEMPLATE
 from model.checkpoint import save_checkpoint
@@ -46,6 +49,15 @@ ASKED: dict[str, Any] = {
 }
 STORY: dict[str, Any] = {"model": "groundup-base", "prompt": "Once upon a time", "max_tokens": 16, "temperature": 0}
 MAX_WAITING = 48
+
+
+class Verdict(BaseModel):
+    """An answer that even a random model can be held to; one that may add properties goes on doing so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["good", "bad"]
+    is_sure: bool
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +90,12 @@ def spelled(client: OpenAI) -> str:
 def told(client: OpenAI) -> str:
     """How the base model goes on with STORY."""
     return client.completions.create(**STORY).choices[0].text
+
+
+@pytest.fixture(scope="module")
+def embedded(client: OpenAI) -> list[float]:
+    """Where "a boat" lies for the base model."""
+    return client.embeddings.create(model="groundup-base", input="a boat").data[0].embedding
 
 
 def num_answers(server: Server, status: int) -> float:
@@ -114,6 +132,37 @@ def test_openai_lists_models(client: OpenAI) -> None:
         "wide-chat",
     }
     assert client.models.retrieve("groundup-chat").id == "groundup-chat"
+
+
+def test_openai_embeds_in_both_formats(client: OpenAI, embedded: list[float]) -> None:
+    assert sum(value * value for value in embedded) == pytest.approx(1, abs=1e-5)
+    texts = ["a boat", "a river"]
+    answer = client.embeddings.create(model="groundup-base", input=texts, encoding_format="float")
+    assert [entry.index for entry in answer.data] == [0, 1]
+    assert answer.data[0].embedding == pytest.approx(embedded, abs=1e-5)
+    raw = client.embeddings.with_raw_response.create(model="groundup-base", input="a boat", encoding_format="base64")
+    packed = b64decode(json.loads(raw.content)["data"][0]["embedding"])
+    assert list(struct.unpack(f"<{len(embedded)}f", packed)) == pytest.approx(embedded, abs=1e-5)
+
+
+def test_openai_parses_answers_into_objects(client: OpenAI) -> None:
+    question = [{"role": "user", "content": "Is bread good?"}]
+    answer = client.chat.completions.parse(model="wide-chat", messages=question, response_format=Verdict, seed=1)
+    assert isinstance(answer.choices[0].message.parsed, Verdict)
+
+
+def test_openai_calls_functions(client: OpenAI) -> None:
+    tool = openai.pydantic_function_tool(Verdict, name="judge")
+    question = [{"role": "user", "content": "Is bread good?"}]
+    named = {"type": "function", "function": {"name": "judge"}}
+    for choice in ("required", named):
+        answer = client.chat.completions.parse(
+            model="wide-chat", messages=question, tools=[tool], tool_choice=choice, seed=1
+        )
+        calls = answer.choices[0].message.tool_calls or []
+        assert len(calls) == 1 if choice == named else calls
+        assert {call.function.name for call in calls} == {"judge"}
+        assert all(isinstance(call.function.parsed_arguments, Verdict) for call in calls)
 
 
 def test_openai_raises_its_own_errors(client: OpenAI) -> None:
@@ -217,13 +266,14 @@ def joined(texts: list[str]) -> str:
     return "".join(texts)
 
 
-def test_openai_for_node(ran: Ran, spelled: str, told: str) -> None:
+def test_openai_for_node(ran: Ran, spelled: str, told: str, embedded: list[float]) -> None:
     found = ran("use_openai.cjs")
     assert (found["chat"], found["helper"], found["completion"]) == (spelled, spelled, told)
     assert joined(found["stream"]) == spelled
     assert set(found["models"]) > {"groundup-base", "groundup-chat"}
     assert found["error"] == [True, "model_not_found", "model", True]
     assert found["leave"] is True
+    assert found["embedding"] == pytest.approx(embedded, abs=1e-5)
 
 
 def test_langchain_answers(ran: Ran, spelled: str, told: str) -> None:
@@ -231,6 +281,23 @@ def test_langchain_answers(ran: Ran, spelled: str, told: str) -> None:
     assert (found["chat"], found["completion"], found["batch"]) == (spelled, told, [spelled] * 3)
     assert joined(found["stream"]) == spelled
     assert found["usage"] > 1
+
+
+def test_langchain_embeds_text_and_is_told_when_it_sends_the_ids_of_another_tokenizer(
+    ran: Ran, client: OpenAI, embedded: list[float]
+) -> None:
+    found = ran("use_langchain.py")
+    assert found["query"] == pytest.approx(embedded, abs=1e-5)
+    assert found["embeddings"][0] == pytest.approx(embedded, abs=1e-5)
+    # What its default sends: ids of OpenAI's vocabulary, which it would have to download here first.
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False") as refused:
+        client.embeddings.create(model="groundup-base", input=[[64, 15688]])
+    assert refused.value.code == "invalid_token_id"
+
+
+def test_langchain_gets_structured_answers(ran: Ran) -> None:
+    found = ran("use_langchain.py")
+    assert found["function"] == found["schema"] == ["is_sure", "verdict"]
 
 
 def test_litellm_answers(ran: Ran, spelled: str, told: str) -> None:
@@ -245,6 +312,17 @@ def test_litellm_knows_our_errors(ran: Ran) -> None:
     assert found["no such model"].startswith("NotFoundError: ")
 
 
+def test_litellm_embeds_and_calls_functions(ran: Ran, embedded: list[float]) -> None:
+    found = ran("use_litellm.py")
+    assert found["embedding"] == pytest.approx(embedded, abs=1e-5)
+    assert found["tool"] == "judge"
+
+
 def test_llm_answers(ran: Ran, spelled: str, told: str) -> None:
     found = ran("use_llm.py")
     assert (found["stream"], found["completion"]) == (spelled, told.strip())
+
+
+@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "TOOLS"])
+def test_instructor_gets_objects(ran: Ran, mode: str) -> None:
+    assert ran("use_instructor.py")[mode] == (["verdict"] if mode == "JSON" else ["is_sure", "verdict"])

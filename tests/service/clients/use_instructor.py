@@ -5,10 +5,12 @@ from typing import Literal
 import instructor
 from checks import main
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Verdict(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # a random model would go on adding properties
+
     verdict: Literal["good", "bad"]
     is_sure: bool
 

@@ -4,11 +4,13 @@ from typing import Literal
 
 from checks import QUESTION, STORY, main
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Verdict(BaseModel):
     """Whether something is good."""
+
+    model_config = ConfigDict(extra="forbid")  # a random model would go on adding properties
 
     verdict: Literal["good", "bad"]
     is_sure: bool
