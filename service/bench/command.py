@@ -1,122 +1,156 @@
-"""`groundup bench`: what is run, in which order, and the tables.
+"""`groundup bench`: what is run, and in which order.
 
-Everything that is compared is run in turn, again and again, and medians are reported: on a machine that others use too,
-only the ratios mean anything.
+Runs are interleaved and repeated (`service.bench.timing`); no prompt comes twice, so nothing is found in a cache.
 """
 
 import itertools
 import os
 import platform
-import random
 import re
-import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from model.config import PRESETS
 from service.bench.over_http import Server, serving
+from service.bench.prompts import make_prompts
+from service.bench.timing import Timings, rate_table, ratio_table, rest
 from service.settings import BenchSettings
 
 MEBIBYTE = 2**20
-
-Seconds = dict[int, list[float]]
-"""Times of each run, by number of requests."""
+OUR_EXACT = "engine float32"
 
 
 def run(settings: BenchSettings) -> None:
     """Measure and print markdown.
 
     Raises:
-        ValueError: a package that only the benchmark needs is missing.
+        ValueError: a package that only the benchmark needs is missing, or a peer does not fit the settings.
     """
     try:
         from transformers.utils.logging import disable_progress_bar
     except ImportError:
         raise ValueError("bench compares with transformers: pip install 'groundup[dev]'") from None
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random-gpt2"
-        weight_bytes = _prepare(path, settings)
-        print_section(f"Hardware: {describe_machine()}\nCommand: `{command_line()}`")
-        measure_beside_transformers(path, settings)
+    if settings.openvino is not None and settings.checkpoint is None:
+        raise ValueError("--openvino holds the weights of one checkpoint: name it with --checkpoint")
+    with _checkpoint(settings) as path:
+        print_section(f"Hardware: {describe_machine(settings.device)}\nCommand: `{command_line()}`")
+        if settings.curves:
+            measure_curves(path, settings)
+            return
+        measure_side_by_side(path, settings)
         if settings.http:
-            with serving(path, settings) as server:
-                measure_over_http(path, settings, server, weight_bytes)
+            measure_over_http(path, settings)
 
 
-def measure_beside_transformers(path: Path, settings: BenchSettings) -> None:
-    """Print tokens per second of both and their ratio at each number of requests."""
+def measure_side_by_side(path: Path, settings: BenchSettings) -> None:
+    """Print tokens per second of every contender at each number of requests, and what they are to each other."""
     from service.bench.contenders import Contender, OurEngine, Transformers
+    from service.bench.peers import find_peers, list_missing
 
-    contenders: tuple[Contender, ...] = (OurEngine(path, settings), Transformers(path, settings))
-    times: dict[str, Seconds] = {contender.name: {} for contender in contenders}
+    ours = [OurEngine(path, settings, number_type) for number_type in settings.types]
+    peers: list[Contender] = [Transformers(path, settings)]
+    if settings.peers and settings.device == "cpu":
+        peers += find_peers(path, settings)
+    contenders = [*ours, *peers]
+    timings = Timings(settings.new_tokens)
     num_equal = num_compared = 0
+    fresh = itertools.count()
     for count, contender in itertools.product(settings.concurrency, contenders):
-        contender.run(make_prompts(settings, count), 2)  # the first call of each size sets things up
-    for repeat in range(settings.repeats):
-        for count in settings.concurrency:
-            prompts = make_prompts(settings, count, seed=repeat)
-            outputs = []
-            for contender in contenders:
-                elapsed_s, ids = contender.run(prompts, settings.new_tokens)
-                times[contender.name].setdefault(count, []).append(elapsed_s)
-                outputs.append(ids)
-            num_equal += sum(ours == theirs for ours, theirs in zip(*outputs, strict=True))
+        contender.run(_prompts(settings, count, next(fresh)), 2)  # the first call of each size sets things up
+    for _, count in itertools.product(range(settings.repeats), settings.concurrency):
+        short, long = (_prompts(settings, count, next(fresh)) for _ in range(2))
+        outputs = {}
+        for contender in contenders:
+            rest()
+            first_s, _ = contender.run(short, 1)
+            whole_s, outputs[contender.name] = contender.run(long, settings.new_tokens)
+            timings.add(contender.name, count, whole_s, first_s)
+        if OUR_EXACT in outputs and settings.device == "cpu":
+            both = zip(outputs[OUR_EXACT], outputs["transformers"], strict=True)
+            num_equal += sum(mine == theirs for mine, theirs in both)
             num_compared += count
-    print_section(ratio_table(times, settings.new_tokens, *(contender.name for contender in contenders)))
-    print_section(f"Sequences with the same ids from both: {num_equal} of {num_compared}.")
+
+    names = [contender.name for contender in contenders]
+    pairs = [(mine.name, peer.name) for mine, peer in itertools.product(ours, peers)]
+    for title, rates in (("prompts included", timings.rates), ("after the first token", timings.decode_rates)):
+        print_section(f"Tokens per second, {title}:")
+        print_section(rate_table(rates, names, settings.concurrency))
+        print_section(ratio_table(rates, pairs, settings.concurrency))
+    if num_compared:
+        print_section(f"Sequences with the same ids from float32 and transformers: {num_equal} of {num_compared}.")
+    if settings.peers and settings.device == "cpu":
+        print_section("\n".join(f"Not measured: {hint}" for hint in list_missing(settings)))
 
 
-def measure_over_http(path: Path, settings: BenchSettings, server: Server, weight_bytes: int) -> None:
-    """Print what is left of the engine's speed behind HTTP, and what the server takes when idle."""
+def measure_over_http(path: Path, settings: BenchSettings) -> None:
+    """Print what is left of the engine's speed behind HTTP, llama.cpp's server beside it, and ours at rest."""
     from service.bench.contenders import OurEngine
+    from service.bench.llama_server import llama_serving
 
-    fresh_bytes = server.worker_bytes()
     count = max(settings.concurrency)
-    engine = OurEngine(path, settings)
-    prompts = make_prompts(settings, count)
-    times: dict[str, Seconds] = {server.name: {count: []}, engine.name: {count: []}}
-    engine.run(prompts, 2)
-    server.run(prompts, 2)
-    for repeat in range(settings.repeats):
-        prompts = make_prompts(settings, count, seed=repeat)
-        times[engine.name][count].append(engine.run(prompts, settings.new_tokens)[0])
-        times[server.name][count].append(server.run(prompts, settings.new_tokens))
-    print_section(ratio_table(times, settings.new_tokens, server.name, engine.name))
+    weight_bytes = (path / "model.safetensors").stat().st_size
+    engines = [OurEngine(path, settings, number_type) for number_type in settings.types]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(path, settings, number_type)) for number_type in settings.types]
+        fresh_bytes = servers[0].worker_bytes()
+        idle = servers[0].idle_cpu_share()
+        peers: list[Server] = []
+        if settings.peers and settings.llama_server is not None:
+            peers.append(stack.enter_context(llama_serving(settings.llama_server, path, settings)))
+        timings = Timings(settings.new_tokens)
+        fresh = itertools.count(10**6)
+        for engine in engines:
+            engine.run(_prompts(settings, count, next(fresh)), 2)
+        for server in (*servers, *peers):
+            server.run(_prompts(settings, count, next(fresh)), 2)
+        for _ in range(settings.repeats):
+            prompts = _prompts(settings, count, next(fresh))  # nobody's cache holds them
+            for engine in engines:
+                rest()
+                timings.add(engine.name, count, engine.run(prompts, settings.new_tokens)[0])
+            for server in (*servers, *peers):
+                rest()
+                timings.add(server.name, count, server.run(prompts, settings.new_tokens))
+    names = [*(engine.name for engine in engines), *(server.name for server in (*servers, *peers))]
+    pairs = [(server.name, engine.name) for server, engine in zip(servers, engines, strict=True)]
+    pairs += [(server.name, peer.name) for server, peer in itertools.product(servers, peers)]
+    print_section("Tokens per second over HTTP, prompts included:")
+    print_section(rate_table(timings.rates, names, [count]))
+    print_section(ratio_table(timings.rates, pairs, [count]))
     print_section(
-        f"The server at rest: {100 * server.idle_cpu_share():.1f}% of one CPU over all its processes. Its worker, when "
-        f"ready, held {fresh_bytes / MEBIBYTE:.0f} MiB of memory of its own: {weight_bytes / MEBIBYTE:.0f} MiB of "
-        "weights, and the interpreter with its libraries."
+        f"Our server at rest, {settings.types[0]}: {100 * idle:.1f}% of one CPU over all its processes. Its worker, "
+        f"when ready, held {fresh_bytes / MEBIBYTE:.0f} MiB of memory of its own; the weights in float32 are "
+        f"{weight_bytes / MEBIBYTE:.0f} MiB."
     )
 
 
-def make_prompts(settings: BenchSettings, count: int, seed: int = 0) -> list[list[int]]:
-    """Draw prompts without any common beginning."""
-    rng = random.Random(seed)
-    vocab_size = PRESETS[settings.preset].vocab_size
-    return [[rng.randrange(vocab_size - 1) for _ in range(settings.prompt_tokens)] for _ in range(count)]
+def measure_curves(path: Path, settings: BenchSettings) -> None:
+    """Print and draw how speed depends on the length of the context and on the number of requests."""
+    from service.bench.contenders import OurEngine
+    from service.bench.curves import STREAMS, curve_table, draw_curves, over_contexts, over_streams
+
+    wide = settings.model_copy(update={"concurrency": STREAMS})
+    engines = [OurEngine(path, wide, number_type) for number_type in settings.types]
+    for title, measure in (("tokens of the prompt", over_contexts), ("requests at once", over_streams)):
+        points = {engine.name: measure(engine, settings) for engine in engines}
+        print_section(curve_table(title, points))
+        if settings.plots is not None:
+            settings.plots.mkdir(parents=True, exist_ok=True)
+            draw_curves(settings.plots / f"{title.replace(' ', '-')}.png", title, points)
 
 
-def ratio_table(times: Mapping[str, Seconds], num_new: int, ours: str, theirs: str) -> str:
-    """Write medians as a markdown table, one row for each number of requests."""
-    rows = [f"| requests | {ours}, tok/s | {theirs}, tok/s | ratio of medians | of each run |", "| --- " * 5 + "|"]
-    for count in times[ours]:
-        mine, other = times[ours][count], times[theirs][count]
-        rates = [count * num_new / statistics.median(seconds) for seconds in (mine, other)]
-        each = ", ".join(f"{b / a:.2f}" for a, b in zip(mine, other, strict=True))
-        rows.append(f"| {count} | {rates[0]:.1f} | {rates[1]:.1f} | {rates[0] / rates[1]:.2f} | {each} |")
-    return "\n".join(rows)
-
-
-def describe_machine() -> str:
-    """Name CPU, threads and versions."""
+def describe_machine(device: str = "cpu") -> str:
+    """Name the processor, threads and versions."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
     match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     name = match[1] if match else platform.processor()
+    if device != "cpu":
+        name = f"{torch.cuda.get_device_name(device)}, {name}"
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
 
 
@@ -129,13 +163,22 @@ def print_section(text: str) -> None:
     sys.stdout.flush()
 
 
-def _prepare(path: Path, settings: BenchSettings) -> int:
-    """Write the checkpoint, set the number of threads, and return the weights' size in bytes."""
+def _prompts(settings: BenchSettings, count: int, seed: int) -> list[list[int]]:
+    return make_prompts(settings.preset, count, settings.prompt_tokens, seed)
+
+
+@contextmanager
+def _checkpoint(settings: BenchSettings) -> Iterator[Path]:
+    """Have the random weights on disk, and the number of threads set."""
     import torch
 
     from service.bench.random_gpt2 import save_random_gpt2
 
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    save_random_gpt2(path, settings.preset)
-    return (path / "model.safetensors").stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        path = settings.checkpoint or Path(folder) / "random-gpt2"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_random_gpt2(path, settings.preset)
+        yield path

@@ -1,6 +1,6 @@
 """Our engine and transformers, each as the time it takes to continue a batch of prompts by a number of tokens.
 
-Both greedy, both to the last token: no end token stops either, and both give the same ids.
+All greedy, all to the last token: no end token stops any, and exact ones give the same ids.
 """
 
 import time
@@ -14,7 +14,7 @@ from transformers import GPT2LMHeadModel
 from model.sampling_params import SamplingParams
 from service.engine.build import build_engine
 from service.engine.request import NewToken, Request
-from service.settings import BenchSettings
+from service.settings import BenchSettings, NumberType
 
 Prompts = Sequence[list[int]]
 
@@ -31,18 +31,18 @@ class Contender(Protocol):
 class OurEngine:
     """The engine of the service, in this process."""
 
-    name = "engine"
-
-    def __init__(self, path: Path, settings: BenchSettings) -> None:
+    def __init__(self, path: Path, settings: BenchSettings, number_type: NumberType = "float32") -> None:
+        self.name = f"engine {number_type}"
         self._engine = build_engine(
             path,
-            max_num_seqs=settings.max_num_seqs,
+            max_num_seqs=max(settings.max_num_seqs, *settings.concurrency),
             max_num_batched_tokens=settings.max_num_batched_tokens,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             kv_cache_tokens=settings.kv_cache_tokens,
             page_size=settings.page_size,
             device=settings.device,
-            dtype=settings.dtype,
+            dtype="float32" if number_type == "int8" else number_type,
+            quantization="int8" if number_type == "int8" else None,
         )
 
     def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:
@@ -59,12 +59,12 @@ class OurEngine:
 
 
 class Transformers:
-    """The peer: `generate` of the library, one batch."""
+    """`generate` of the library, one batch; float32 on a CPU, bfloat16 on a GPU."""
 
     name = "transformers"
 
     def __init__(self, path: Path, settings: BenchSettings) -> None:
-        dtype = getattr(torch, settings.dtype)
+        dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16
         model: Any = GPT2LMHeadModel.from_pretrained(path, dtype=dtype)
         self._model = model.to(settings.device).eval()
         self._model.generation_config.eos_token_id = None

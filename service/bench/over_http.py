@@ -1,4 +1,4 @@
-"""The same work through a real server: `groundup serve` in processes of its own, and streams read from raw sockets.
+"""The same work through a real server in processes of its own, `groundup serve` first of all; streams from raw sockets.
 
 The client shares the machine with the server, so it parses nothing while the clock runs: it waits for the end of each
 stream and counts afterwards.
@@ -15,18 +15,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from service.settings import BenchSettings
+from service.settings import BenchSettings, NumberType
 
 END_OF_STREAM = b"data: [DONE]"
 START_TIMEOUT_S = 120
 
 
 class Server:
-    """A running `groundup serve`."""
+    """A running server of OpenAI's completions."""
 
-    name = "engine over HTTP"
-
-    def __init__(self, process: "subprocess.Popen[str]", port: int, model: str) -> None:
+    def __init__(self, name: str, process: "subprocess.Popen[str]", port: int, model: str) -> None:
+        self.name = name
         self._process = process
         self._port = port
         self._model = model
@@ -85,8 +84,8 @@ class Server:
 
 
 @contextmanager
-def serving(path: Path, settings: BenchSettings) -> Iterator[Server]:
-    """Serve a checkpoint on a free port for as long as the block runs.
+def serving(path: Path, settings: BenchSettings, number_type: NumberType = "float32") -> Iterator[Server]:
+    """Serve a checkpoint with our own server for as long as the block runs.
 
     Raises:
         RuntimeError: the server ended or said nothing before it was ready.
@@ -94,30 +93,46 @@ def serving(path: Path, settings: BenchSettings) -> Iterator[Server]:
     flags = {
         "port": 0,
         "drain-delay-s": 0,
-        "max-num-seqs": settings.max_num_seqs,
+        "max-num-seqs": max(settings.max_num_seqs, *settings.concurrency),
         "max-num-batched-tokens": settings.max_num_batched_tokens,
         "prefill-chunk-tokens": settings.prefill_chunk_tokens,
         "kv-cache-tokens": settings.kv_cache_tokens,
         "page-size": settings.page_size,
         "device": settings.device,
-        "dtype": settings.dtype,
+        "dtype": "float32" if number_type == "int8" else number_type,
+        "quantize": "int8" if number_type == "int8" else None,
         "num-threads": settings.num_threads,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
     command = [sys.executable, "-m", "groundup", "serve", str(path), *arguments]
-    log = path.parent / "server.log"
+    with running(command, path.parent / "server.log", r"on http://\S+?:(\d+)") as (process, port):
+        yield Server(f"engine {number_type} over HTTP", process, port, path.name)
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, address: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """Run a server on a free port for as long as the block runs.
+
+    Args:
+        command: starts it.
+        log: file for all it says.
+        address: pattern of what it says when it is ready, with the port in a group.
+
+    Raises:
+        RuntimeError: the server ended or said nothing before it was ready.
+    """
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, text=True) as process:
         try:
-            yield Server(process, _wait_for_port(process, log), path.name)
+            yield process, _wait_for_port(process, log, address)
         finally:
             process.terminate()
             process.wait()
 
 
-def _wait_for_port(process: "subprocess.Popen[str]", log: Path) -> int:
+def _wait_for_port(process: "subprocess.Popen[str]", log: Path, address: str) -> int:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s and process.poll() is None:
-        if match := re.search(r"on http://\S+?:(\d+)", log.read_text()):
+        if match := re.search(address, log.read_text()):
             return int(match[1])
         time.sleep(0.2)
     raise RuntimeError(f"the server did not become ready: {log.read_text()[-1000:]}")
