@@ -3,6 +3,7 @@
 None of them is a dependency. What is missing is said in the report, with the command that brings it.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from service.bench.contenders import Contender, Prompts
+from service.bench.random_gpt2 import END
 from service.settings import BenchSettings
 
 
@@ -50,6 +52,9 @@ class CTranslate2:
         converted = path.parent / f"{path.name}-ctranslate2"
         if not converted.exists():
             ctranslate2.converters.TransformersConverter(str(path)).convert(str(converted), quantization="int8")
+            config = converted / "config.json"  # it wants every special token to have a name
+            names = {key: name or END for key, name in json.loads(config.read_text()).items() if key.endswith("_token")}
+            config.write_text(json.dumps(json.loads(config.read_text()) | names))
         self._tokens = AutoTokenizer.from_pretrained(path).convert_ids_to_tokens  # it wants tokens, not ids
         self._generator = ctranslate2.Generator(
             str(converted), compute_type="int8", inter_threads=1, intra_threads=torch.get_num_threads()
