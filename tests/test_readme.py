@@ -166,7 +166,7 @@ def test_your_own_text_becomes_answers(tmp_path: Path) -> None:
             with stub_judge(lambda prompt: "50") as judge:
                 arguments[arguments.index("--base-url") + 1] = judge.url
                 run_groundup(verb, *arguments, cwd=tmp_path)
-        elif verb not in ("bench", "bench-training", "bench-classify", "chain", "data fetch"):
+        elif verb not in ("bench", "bench-training", "bench-classify", "chain", "chat", "data fetch"):
             run_groundup(*verb.split(), *arguments, cwd=tmp_path)
 
 
