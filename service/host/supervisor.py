@@ -159,6 +159,7 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
             if age_s > self._settings.engine_hang_s:
                 logger.error("worker %s has not moved for %.1f s: killing it", ward.name, age_s)
                 ward.process.kill()
+                ward.process.join(_GOODBYE_S)  # its pipes close before it is gone: waiting for those would spin
 
     def _bury(self, ward: Ward, process: BaseProcess) -> None:
         self._transport.broadcast(messages.WorkerDown(ward.name))

@@ -2,10 +2,14 @@
 
 import json
 import logging
+import os
+import random
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 PROMISED_S = 1.0
 """How soon a sequence must be gone. Other work on the machine is no fault of ours, so the test waits longer."""
+
+NUM_LEAVERS = int(os.environ.get("GROUNDUP_DISCONNECTS", "48"))
+"""Clients that leave under load. By hand: GROUNDUP_DISCONNECTS=1000."""
 
 GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
 
@@ -49,13 +56,16 @@ def num_disconnects(server: Server, phase: str) -> float:
 
 
 @contextmanager
-def connection(server: Server, **changes: Any) -> Iterator[socket.socket]:
+def connection(server: Server, *, receive_buffer: int | None = None, **changes: Any) -> Iterator[socket.socket]:
     """A request under way on a connection of its own; leaving the block closes it."""
     body = {"model": "long", "prompt": [7], "max_tokens": 4000, "ignore_eos": True, **changes}
     content = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as opened:
+    with socket.socket() as opened:
+        if receive_buffer is not None:  # the kernel reads no further ahead than that
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        opened.connect((host, int(port)))
         opened.settimeout(60)
         opened.sendall(head + content)
         yield opened
@@ -114,3 +124,57 @@ def test_the_server_outlives_clients_that_come_and_go(server: Server) -> None:
     poll(lambda: set(gauges(server).values()) == {0.0}, 10 * PROMISED_S, "sequences of gone clients still run")
     answer = server.client.post("/v1/completions", json={"model": "tiny-base", "prompt": "x", "max_tokens": 3})
     assert answer.status_code == 200
+
+
+def leave(server: Server, number: int) -> None:
+    """Send a request and vanish some time later, politely or not."""
+    rng = random.Random(number)
+    with connection(server, stream=rng.random() < 0.5, prompt=[7] * rng.choice([1, 400])) as opened:
+        time.sleep(rng.uniform(0.005, 0.2))
+        if rng.random() < 0.5:  # closing then resets the connection
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def leave_together(server: Server, count: int) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        list(clients.map(lambda number: leave(server, number), range(count)))
+
+
+def belongings(server: Server) -> dict[str, int]:
+    """Open files of the process that answers HTTP and of the one that computes."""
+    return {"http": server.program.http.num_fds(), "worker": server.program.workers[0].num_fds()}
+
+
+def test_clients_that_leave_under_load_leave_nothing_behind(slow_server: Server) -> None:
+    server, phases = slow_server, ("queued", "prefill", "decode")
+    leave_together(server, 8)  # whatever is made once is made now
+    wait_until(server, **IDLE)
+    before, counts = belongings(server), [num_disconnects(server, phase) for phase in phases]
+    sizes = [process.memory_info().rss for process in (server.program.http, server.program.workers[0])]
+    leave_together(server, NUM_LEAVERS)
+    took_s = wait_until(server, **IDLE)
+    poll(lambda: belongings(server) == before, 10, "open files stay behind")
+    met = [num_disconnects(server, phase) - count for phase, count in zip(phases, counts, strict=True)]
+    assert all(met), f"not every phase was left in: {met}"
+    now = [process.memory_info().rss for process in (server.program.http, server.program.workers[0])]
+    grown_mib = [(after - size) / 2**20 for size, after in zip(sizes, now, strict=True)]
+    assert max(grown_mib) < 32
+    logger.info(
+        "%d left (%s: %s), idle after %.0f ms; MiB grown: %s", NUM_LEAVERS, phases, met, 1e3 * took_s, grown_mib
+    )
+    answer = server.client.post("/v1/completions", json={"model": "long", "prompt": "x", "max_tokens": 2})
+    assert answer.status_code == 200
+
+
+def test_a_client_that_does_not_read_stalls_nobody_and_loses_nothing(server: Server) -> None:
+    body = {"prompt": ["x"] * 8, "n": 16, "max_tokens": 100, "model": "tiny-base", "stream": True, "logprobs": 5}
+    with connection(server, receive_buffer=4096, **body) as deaf:
+        poll(lambda: gauges(server)["num_requests_running"] > 0, 30, "not begun")
+        short = {"model": "tiny-base", "prompt": "x", "max_tokens": 5}
+        assert server.client.post("/v1/completions", json=short).status_code == 200
+        poll(lambda: set(gauges(server).values()) == {0.0}, 60, "the batch waits for a client that does not read")
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += deaf.recv(1 << 16)
+    assert answer.count(b'"finish_reason":"length"') == 128
+    assert b"data: [DONE]" in answer

@@ -1,6 +1,7 @@
 """Whatever JSON a client sends: an answer or a typed refusal, never a fault of ours."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.host.messages import Admitted, Embed, Embedded, Event, Generate
 from service.web.protocol.chat import ChatRequest
 from service.web.protocol.classify import ClassifyRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from tests.mutations import bodies, check, seeds
 from tests.service.web.conftest import ServiceMaker
+from tests.service.web.scripted_worker import writes
 
 numbers = st.one_of(
     st.integers(-3, 200), st.integers(-(10**300), 10**300), st.floats(allow_nan=False, allow_infinity=False)
@@ -59,6 +62,13 @@ def test_any_json_gets_an_answer_or_a_typed_refusal(make_service: ServiceMaker, 
     assert error["param"].split(".")[0].split("[")[0] in {*body_type.model_fields, "messages"}
 
 
+def works(message: Generate | Embed) -> Iterable[Event]:
+    """Script: write one token, or embed everything alike."""
+    if isinstance(message, Embed):
+        return [Admitted(message.uid, 0.0, 0), Embedded(message.uid, [1.0] * 32)]
+    return writes([40])(message)
+
+
 NUM_MUTATIONS = int(os.environ.get("GROUNDUP_MUTATIONS", "2000"))
 """By hand: GROUNDUP_MUTATIONS=50000."""
 
@@ -66,7 +76,7 @@ BATCH = 250
 
 
 def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMaker) -> None:
-    service = make_service(max_logprobs=20)
+    service = make_service(generate=works, max_logprobs=20)
     valid = seeds("tiny-base", "tiny-chat", "tiny-spam")
     todo = list(bodies(valid, NUM_MUTATIONS))
 
@@ -87,5 +97,5 @@ def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMa
 @pytest.mark.parametrize("path", seeds("", "", ""))
 def test_what_is_mutated_was_valid(make_service: ServiceMaker, path: str) -> None:
     for body in seeds("tiny-base", "tiny-chat", "tiny-spam")[path]:
-        response = make_service(max_logprobs=20).post(path, body)
+        response = make_service(generate=works, max_logprobs=20).post(path, body)
         assert response.status_code == 200, response.text
