@@ -16,7 +16,7 @@ CONFIG = """\
 [checks.positive_data_acceptance]
 expected-statuses = [200, 400, 404]
 """
-"""400 as well: a schema cannot say that a text fits the context, or which fields exclude each other; 404 is for models."""
+"""A schema cannot say that a text fits the context, which fields exclude each other (400), or what is served (404)."""
 
 NUM_EXAMPLES = int(os.environ.get("GROUNDUP_EXAMPLES", "3"))
 """Requests made up for each operation, beside those that try each limit in the description. By hand: 500."""
