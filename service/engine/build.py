@@ -68,7 +68,7 @@ def build_engine(
             num_engines=num_engines,
             weights=weight_bytes(config, number_type),
         )
-    pool = PagePool(kv_cache_tokens // page_size, page_size, lane_size=-(-config.block_size // page_size))
+    pool = PagePool(num_pages=kv_cache_tokens // page_size, page_size=page_size)
     scheduler = Scheduler(
         pool,
         block_size=config.block_size,

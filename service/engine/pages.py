@@ -4,11 +4,15 @@ Pure bookkeeping: it knows no tensors and no policy. Whoever asks for pages deci
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from hashlib import sha256
+from itertools import islice, takewhile
+from operator import itemgetter
 
-LANE_SIZE = 64
-"""Neighbouring pages that one sequence at a time should grow into, where nothing better is known."""
+EVICTED_AT_ONCE = 16
+"""Most cached pages of one sequence that are emptied together, so that room comes in runs of neighbouring pages."""
+EVICTED_SHARE = 1 / 64
+"""They are never more than this share of all pages, but at least one."""
 
 
 class PagePool:
@@ -17,13 +21,16 @@ class PagePool:
     A full page may have a key, which stands for its tokens and all before them. By its key a page is found and shared:
     a sequence that begins alike becomes one more owner, and no owner writes to it again. A page whose last owner has
     left stays cached under its key until its memory is needed; those left longest ago go first.
+
+    A sequence is given neighbouring pages where that can be had: on a CPU, neighbours are read as if they were one.
     """
 
-    def __init__(self, num_pages: int, page_size: int, lane_size: int = LANE_SIZE) -> None:
+    def __init__(self, num_pages: int, page_size: int) -> None:
         self.num_pages = num_pages
         self.page_size = page_size
-        self._empty = _EmptyPages(num_pages, lane_size)
-        self._cached: dict[int, None] = {}  # in the order in which they were left
+        self._evicted_at_once = max(1, min(EVICTED_AT_ONCE, int(EVICTED_SHARE * num_pages)))
+        self._empty = set(range(num_pages))
+        self._cached: dict[int, str] = {}  # page to its last owner, in the order in which they were left
         self._owned: dict[str, list[int]] = {}
         self._num_owners = [0] * num_pages
         self._page_of: dict[bytes, int] = {}
@@ -101,13 +108,13 @@ class PagePool:
             if self._num_owners[page]:
                 continue
             if page in self._key_of:
-                self._cached[page] = None
+                self._cached[page] = uid
             else:
-                self._empty.put(page)
+                self._empty.add(page)
 
     def check(self) -> None:
         """Assert the invariants."""
-        empty, owned = self._empty.pages(), {page for pages in self._owned.values() for page in pages}
+        empty, owned = self._empty, {page for pages in self._owned.values() for page in pages}
         places: dict[int, set[int]] = {}
         counts = [0] * self.num_pages
         for pages in self._owned.values():
@@ -117,7 +124,6 @@ class PagePool:
         assert all(counts[page] == 1 or page in self._key_of for page in owned), "two owners, but not by sharing"
         assert counts == self._num_owners, "owners were miscounted"
         assert all(len(found) == 1 for found in places.values()), "a page stands for two places"
-        assert len(self._empty) == len(empty), "empty pages were miscounted"
         assert len(empty) + len(self._cached) + len(owned) == self.num_pages, "pages were lost or invented"
         assert empty | set(self._cached) | owned == set(range(self.num_pages)), "an owned page is free"
         assert {key: page for page, key in self._key_of.items()} == self._page_of, "a key leads to another page"
@@ -135,51 +141,51 @@ class PagePool:
     def _extend(self, uid: str, count: int) -> None:
         """Give the sequence so many more pages, which are free."""
         while len(self._empty) < count:
-            page = next(iter(self._cached))
-            del self._cached[page]
-            self._forget_key(page)
-            self._empty.put(page)
+            self._evict()
         pages = self._owned.setdefault(uid, [])
-        for _ in range(count):
-            page = self._empty.take(pages[-1] if pages else None)
+        for missing in range(count, 0, -1):
+            follows = bool(pages) and pages[-1] + 1 in self._empty
+            page = pages[-1] + 1 if follows else self._start_run(missing)
+            self._empty.remove(page)
             self._num_owners[page] = 1
             pages.append(page)
+
+    def _start_run(self, count: int) -> int:
+        """Choose an empty page with room after it, for so many pages or more.
+
+        The pages before it are left to the sequence that may grow into them, up to half of the room.
+        """
+        first, length = _longest_run(self._empty)
+        if length < self._evicted_at_once // 2 and self._cached:
+            self._evict()
+            first, length = _longest_run(self._empty)
+        is_wanted = first > 0 and self._num_owners[first - 1] > 0
+        return first + (max(0, min(length // 2, length - count)) if is_wanted else 0)
+
+    def _evict(self) -> None:
+        """Empty the page left longest ago and some that were left with it; there is a cached page."""
+        oldest = next(iter(self._cached.values()))
+        together = takewhile(lambda page: self._cached[page] == oldest, self._cached)
+        for page in list(islice(together, self._evicted_at_once)):
+            del self._cached[page]
+            self._forget_key(page)
+            self._empty.add(page)
 
     def _forget_key(self, page: int) -> None:
         if (key := self._key_of.pop(page, None)) is not None:
             del self._page_of[key]
 
 
-class _EmptyPages:
-    """Pages that hold nothing. They are handed out so that the pages of a sequence tend to be neighbours."""
-
-    def __init__(self, num_pages: int, lane_size: int) -> None:
-        self._lane_size = lane_size
-        self._lanes = [set(range(i, min(i + lane_size, num_pages))) for i in range(0, num_pages, lane_size)]
-        self._count = num_pages
-
-    def __len__(self) -> int:
-        return self._count
-
-    def pages(self) -> set[int]:
-        return set().union(*self._lanes)
-
-    def put(self, page: int) -> None:
-        self._lanes[page // self._lane_size].add(page)
-        self._count += 1
-
-    def take(self, before: int | None) -> int:
-        """Hand out the page after `before`, else one where there is most room; there must be a page."""
-        page = None if before is None else before + 1
-        if page is None or page == self._lane_size * len(self._lanes) or page not in self._lane(page):
-            roomiest = max(self._lanes, key=len)
-            page = min(roomiest)
-        self._lane(page).remove(page)
-        self._count -= 1
-        return page
-
-    def _lane(self, page: int) -> set[int]:
-        return self._lanes[page // self._lane_size]
+def _longest_run(pages: Set[int]) -> tuple[int, int]:
+    """Find the first page and the length of the longest run of neighbours."""
+    best = (0, 0)
+    for first in pages:
+        if first - 1 not in pages:
+            after = first + 1
+            while after in pages:
+                after += 1
+            best = max(best, (first, after - first), key=itemgetter(1))
+    return best
 
 
 def first_key(adapter: str | None, cache_salt: str) -> bytes:

@@ -131,7 +131,7 @@ def test_withdrawn_pages_are_not_found():
 
 
 def test_sequences_that_grow_in_turn_keep_their_pages_side_by_side():
-    pool = PagePool(num_pages=32, page_size=2, lane_size=8)
+    pool = PagePool(num_pages=32, page_size=2)
     for num_tokens in range(1, 17):
         for uid in "abcd":
             assert pool.grow(uid, num_tokens)
@@ -162,7 +162,7 @@ def test_random_growth_and_release_keep_the_invariants(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_random_sharing_keeps_the_invariants_and_never_confuses_contents(seed):
     rng = random.Random(seed)
-    pool = PagePool(num_pages=rng.randint(4, 20), page_size=2, lane_size=rng.randint(1, 8))
+    pool = PagePool(num_pages=rng.randint(4, 20), page_size=2)
     texts: dict[str, str] = {}
     content: dict[int, str] = {}
     for _ in range(1500):
