@@ -19,7 +19,7 @@ from model.sampling_params import SamplingParams
 from model.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.pages import PagePool
-from service.engine.request import Pooled, Request
+from service.engine.request import Admission, Pooled, Request
 from service.engine.runner import GPTRunner
 from service.engine.scheduler import Scheduler
 from tests.model.test_adapter_rows import make_adapter, merged
@@ -55,9 +55,9 @@ def classifier_on(base: GPT) -> GPTClassifier:
     return classifier.eval()
 
 
-def make_engine(base: GPT, folders: dict[str, Path], budget: int = 17) -> Engine:
+def make_engine(base: GPT, folders: dict[str, Path], budget: int = 17, num_pages: int = 60) -> Engine:
     """Pages and budget are small, so that prompts come in chunks and sequences are preempted."""
-    pool = PagePool(60, 4)
+    pool = PagePool(num_pages, 4)
     scheduler = Scheduler(pool, block_size=base.config.block_size, max_num_seqs=8, max_num_batched_tokens=budget)
     runner = GPTRunner(copy.deepcopy(base), num_pages=pool.num_pages, page_size=pool.page_size)
     for name, folder in folders.items():
@@ -105,6 +105,30 @@ def test_a_seeded_sample_does_not_depend_on_the_adapters_beside_it(base: GPT, fo
         alone = make_engine(base, folders)
         alone.add(ask(name))
         assert tokens_of(run_to_end(alone), f"{name}") == tokens_of(outputs, f"{name}")
+
+
+def test_adapters_in_chunks_with_common_beginnings_say_what_each_says_alone(
+    base: GPT, folders: dict[str, Path]
+) -> None:
+    names = [None, *(name for name in folders if name != "labels")]
+
+    def ask(uid: str, name: str | None, salt: int) -> Request:
+        params = SamplingParams(max_tokens=10, temperature=float(salt % 2), seed=salt)
+        return Request(uid, [*prompt(9, 33), *prompt(salt, 5)], params, adapter=name)
+
+    together = make_engine(base, folders, num_pages=34)
+    asked = {f"{name}-{salt}": (name, salt) for salt in range(4) for name in names}
+    for uid, (name, salt) in asked.items():
+        together.add(ask(uid, name, salt))
+    outputs = run_to_end(together)
+    assert together.num_preemptions
+    cached = {output.uid: output.cached_tokens for output in outputs if isinstance(output, Admission)}
+    assert [cached[f"{name}-0"] for name in names] == [0] * len(names), "a page was shared between adapters"
+    assert any(cached.values())
+    for uid, (name, salt) in asked.items():
+        alone = make_engine(base, folders)
+        alone.add(ask(uid, name, salt))
+        assert tokens_of(run_to_end(alone), uid) == tokens_of(outputs, uid)
 
 
 def test_a_head_on_the_backbone_gives_the_logits_of_its_merged_classifier(base: GPT, folders: dict[str, Path]) -> None:

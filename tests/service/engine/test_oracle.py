@@ -12,7 +12,7 @@ from model.sampling import top_logprobs
 from model.sampling_params import SamplingParams
 from service.engine.engine import Engine
 from service.engine.pages import PagePool
-from service.engine.request import NewToken, Request
+from service.engine.request import Admission, NewToken, Request
 from service.engine.runner import GPTRunner
 from service.engine.scheduler import Scheduler
 from tests.service.engine.scripted import check, run_to_end, tokens_of
@@ -41,13 +41,20 @@ def model(request: pytest.FixtureRequest) -> GPT:
 
 
 def make_engine(
-    model: GPT, *, num_pages: int, page_size: int, max_num_seqs: int, max_num_batched_tokens: int
+    model: GPT,
+    *,
+    num_pages: int,
+    page_size: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    prefill_chunk_tokens: int | None = None,
 ) -> Engine:
     scheduler = Scheduler(
         PagePool(num_pages, page_size),
         block_size=model.config.block_size,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
+        prefill_chunk_tokens=prefill_chunk_tokens,
     )
     return Engine(scheduler, GPTRunner(model, num_pages=num_pages, page_size=page_size))
 
@@ -127,6 +134,38 @@ def test_a_batch_of_random_requests_gives_what_each_gives_alone(model, limits):
         assert_equals_generate(model, request, events[request.uid])
     if limits in (SMALL_POOL, ALL_SMALL):
         assert engine.num_preemptions > 0
+
+
+@pytest.mark.parametrize("limits", ["roomy", "tight"])
+def test_64_at_once_with_common_beginnings_say_what_each_says_alone(model, limits):
+    """Greedy and seeded, with prefix reuse, chunks, preemption and late arrivals."""
+    rng = random.Random(f"64 {limits}")
+    num_pages, budget = (800, 512) if limits == "roomy" else (70, 70)
+    engine = make_engine(
+        model,
+        num_pages=num_pages,
+        page_size=4,
+        max_num_seqs=64,
+        max_num_batched_tokens=budget,
+        prefill_chunk_tokens=23,
+    )
+    beginnings = [[rng.randrange(model.config.vocab_size) for _ in range(length)] for length in (0, 33, 64)]
+    requests = []
+    for i in range(64):
+        own = [rng.randrange(model.config.vocab_size) for _ in range(rng.randint(1, 20))]
+        params = SamplingParams(max_tokens=rng.randint(1, 24), temperature=rng.choice([0.0, 1.0]), seed=i)
+        requests.append(Request(f"r{i}", [*rng.choice(beginnings), *own], params, choice=i % 3, end_ids=END_IDS))
+    outputs = []
+    arriving = list(requests)
+    while arriving or engine.has_work:
+        for _ in range(min(len(arriving), rng.randint(0, 30))):
+            engine.add(arriving.pop(0))
+        outputs += engine.step()
+        check(engine)
+    for request in requests:
+        assert_equals_generate(model, request, [o for o in outputs if isinstance(o, NewToken) and o.uid == request.uid])
+    assert sum(o.cached_tokens for o in outputs if isinstance(o, Admission)) > 500
+    assert bool(engine.num_preemptions) == (limits == "tight")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FAMILIES])
