@@ -49,7 +49,7 @@ def run(config: MergeConfig) -> None:
     from model.checkpoint import load_merged, save_checkpoint
 
     stored = read_adapter(config.adapter)
-    base = choose_base(config, stored)
+    base = choose_base(config.base, stored)
     model = load_merged(stored, base)
     described = read_checkpoint(config.adapter if (config.adapter / CONFIG_FILE).exists() else base)
     own = config.adapter if (config.adapter / TOKENIZER_FILE).exists() else base
@@ -79,18 +79,18 @@ def run(config: MergeConfig) -> None:
     print(f"{saved.path}: {saved.kind} model, {model.num_params():,} weights, context {model.config.block_size}")
 
 
-def choose_base(config: MergeConfig, stored: "StoredAdapter") -> Path:
-    """Return the base to merge into.
+def choose_base(given: Path | None, stored: "StoredAdapter") -> Path:
+    """Return the base that an adapter belongs to.
 
     Raises:
         CheckpointError: none is given, and the one that the adapter names is not here.
     """
-    if config.base is not None:
-        return config.base
+    if given is not None:
+        return given
     named = stored.config.base
     if named is None or not Path(named).is_dir():
         raise CheckpointError(
-            f"--base: required: {config.adapter} was made for {named or 'a base that it does not name'}, "
+            f"--base: required: {stored.path} was made for {named or 'a base that it does not name'}, "
             "which is no directory here"
         )
     return Path(named)
