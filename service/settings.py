@@ -51,6 +51,9 @@ class EngineSettings(BaseSettings):
     whole pages."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where the models run: `cpu`, `cuda` or `cuda:N`."""
+    cuda_graphs: bool = True
+    """Whether decode steps on a GPU are captured and replayed as a whole: faster, for some memory and a slower start.
+    Only where attention goes through page tables: in bfloat16, with pages of 256 tokens or a multiple."""
     num_threads: PositiveInt | None = None
     """Threads a worker computes with; absent: one for each CPU this process may use."""
 
@@ -299,6 +302,9 @@ class BenchSettings(EngineSettings):
     """The program `llama-server` of llama.cpp, for a comparison over HTTP."""
     http: bool = True
     """Whether to measure the most concurrent case through a server too."""
+    latency: bool = False
+    """Whether to measure what streams wait while long prompts arrive, and what a known beginning of a prompt saves,
+    instead of comparing."""
     curves: bool = False
     """Whether to measure speed over lengths of context and numbers of requests, instead of comparing."""
     plots: Path | None = None
