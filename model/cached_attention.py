@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, takewhile
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ def choose_attention(
     is_half = memory.dtype in (torch.bfloat16, torch.float16)
     is_new_enough = memory.is_cuda and torch.cuda.get_device_capability(memory.device) >= (8, 0)
     fits = page_size % PAGED_MULTIPLE == 0 and head_dim % 8 == 0 and head_dim <= 256
-    return PagedAttention if is_half and is_new_enough and fits else GatheredAttention
+    return PagedAttention.of if is_half and is_new_enough and fits else GatheredAttention
 
 
 class InPlaceAttention:
@@ -193,23 +193,42 @@ def find_spans(pages: Sequence[int], page_size: int, last_length: int) -> list[_
     return [gathered, *(_Span(*run) for run in runs if run[1] >= SHORT_RUN)]
 
 
+@dataclass(frozen=True, slots=True)
 class PagedAttention:
     """One call of PyTorch's variable-length attention for all rows, decoded and prefilled ones alike.
 
     Keys are never split between thread blocks, so a row's result does not depend on its neighbours.
     """
 
-    def __init__(self, rows: Sequence[Row], page_size: int, device: torch.device) -> None:
+    page_size: int
+    block_table: Tensor
+    """Pages of each row (B, P), int32; what comes after its last one is not read."""
+    num_seen: Tensor
+    """Tokens of each row, new ones included (B,), int32."""
+    query_ends: Tensor
+    """Where each row's new tokens end among all (B + 1,), int32, from 0 on."""
+    key_ends: Tensor
+    """The same of all tokens (B + 1,), int32; the kernel asks for it and reads `num_seen` instead."""
+    max_new: int
+    """No row has more new tokens."""
+    max_seen: int
+    """No row has more tokens."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], page_size: int, device: torch.device) -> Self:
+        """Describe the rows of one step."""
         seen = [row.start + row.length for row in rows]
         num_pages = -(-max(seen) // page_size)
         table = [[*row.pages[:num_pages], *[0] * (num_pages - len(row.pages))] for row in rows]
-        self.page_size = page_size
-        self.block_table = torch.tensor(table, dtype=torch.int32, device=device)  # (B, P)
-        self.num_seen = torch.tensor(seen, dtype=torch.int32, device=device)  # (B,)
-        self.query_ends = _running_sum([row.length for row in rows], device)  # (B + 1,)
-        self.key_ends = _running_sum(seen, device)  # (B + 1,); the kernel asks for it and reads `num_seen` instead
-        self.max_new = max(row.length for row in rows)
-        self.max_seen = max(seen)
+        return cls(
+            page_size,
+            torch.tensor(table, dtype=torch.int32, device=device),
+            torch.tensor(seen, dtype=torch.int32, device=device),
+            _running_sum([row.length for row in rows], device),
+            _running_sum(seen, device),
+            max_new=max(row.length for row in rows),
+            max_seen=max(seen),
+        )
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         y = varlen_attn(

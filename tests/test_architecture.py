@@ -45,7 +45,13 @@ NEVER = {
 }
 """Third parties that a package must not know."""
 
-TORCH_IN_SERVICE = ("service.engine.runner", "service.engine.build", "service.engine.memory", "service.bench")
+TORCH_IN_SERVICE = (
+    "service.engine.runner",
+    "service.engine.build",
+    "service.engine.cuda_graphs",
+    "service.engine.memory",
+    "service.bench",
+)
 """Where the service may import torch at the top of a file: what only a process that runs a model loads."""
 
 MODULES = modules()

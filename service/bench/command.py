@@ -35,6 +35,9 @@ def run(settings: BenchSettings) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     if settings.openvino is not None and settings.checkpoint is None:
         raise ValueError("--openvino holds the weights of one checkpoint: name it with --checkpoint")
+    if settings.latency:
+        measure_latency(settings)
+        return
     with _checkpoint(settings) as path:
         print_section(f"Hardware: {describe_machine(settings.device)}\nCommand: `{command_line()}`")
         if settings.curves:
@@ -51,6 +54,9 @@ def measure_side_by_side(path: Path, settings: BenchSettings) -> None:
     from service.bench.peers import find_peers, list_missing
 
     ours = [OurEngine(path, settings, number_type) for number_type in settings.types]
+    if settings.device != "cpu" and "bfloat16" in settings.types:
+        ours.append(OurEngine(path, settings, "bfloat16", cuda_graphs=False))
+        print_section(f"The device copies {copy_rate(settings.device) / 1e12:.2f} TB/s, which bounds a decode step.")
     peers: list[Contender] = [Transformers(path, settings)]
     if settings.peers and settings.device == "cpu":
         peers += find_peers(path, settings)
@@ -127,6 +133,26 @@ def measure_over_http(path: Path, settings: BenchSettings) -> None:
     )
 
 
+def measure_latency(settings: BenchSettings) -> None:
+    """Print how long tokens keep one waiting."""
+    import torch
+
+    from service.bench.latency import (
+        first_token_table,
+        make_model,
+        measure_head_of_line,
+        measure_shared_prefix,
+        waiting_table,
+    )
+
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    print_section(f"Hardware: {describe_machine(settings.device)}\nCommand: `{command_line()}`")
+    model = make_model(settings)
+    print_section(waiting_table(measure_head_of_line(model, settings)))
+    print_section(first_token_table(measure_shared_prefix(model, settings)))
+
+
 def measure_curves(path: Path, settings: BenchSettings) -> None:
     """Print and draw how speed depends on the length of the context and on the number of requests."""
     from service.bench.contenders import OurEngine
@@ -152,6 +178,23 @@ def describe_machine(device: str = "cpu") -> str:
     if device != "cpu":
         name = f"{torch.cuda.get_device_name(device)}, {name}"
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+
+
+def copy_rate(device: str) -> float:
+    """Bytes a second that a GPU reads and writes in copying a gibibyte."""
+    import torch
+
+    source = torch.zeros(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    target.copy_(source)
+    start.record()
+    for _ in range(10):
+        target.copy_(source)
+    end.record()
+    end.synchronize()
+    elapsed_ms: float = start.elapsed_time(end)
+    return 10 * 2 * source.numel() / (elapsed_ms / 1000)
 
 
 def command_line() -> str:

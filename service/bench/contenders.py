@@ -31,8 +31,10 @@ class Contender(Protocol):
 class OurEngine:
     """The engine of the service, in this process."""
 
-    def __init__(self, path: Path, settings: BenchSettings, number_type: NumberType = "float32") -> None:
-        self.name = f"engine {number_type}"
+    def __init__(
+        self, path: Path, settings: BenchSettings, number_type: NumberType = "float32", *, cuda_graphs: bool = True
+    ) -> None:
+        self.name = f"engine {number_type}" + ("" if cuda_graphs else " without graphs")
         self._engine = build_engine(
             path,
             max_num_seqs=max(settings.max_num_seqs, *settings.concurrency),
@@ -43,6 +45,7 @@ class OurEngine:
             device=settings.device,
             dtype="float32" if number_type == "int8" else number_type,
             quantization="int8" if number_type == "int8" else None,
+            cuda_graphs=cuda_graphs,
         )
 
     def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:

@@ -32,6 +32,7 @@ def build_engine(
     device: str = "cpu",
     dtype: str = "float32",
     quantization: Quantization | None = None,
+    cuda_graphs: bool = True,
     num_engines: int = 1,
 ) -> Engine:
     """Load a checkpoint and give it a cache.
@@ -47,6 +48,7 @@ def build_engine(
         device: where the model runs, for example `cpu` or `cuda`.
         dtype: of weights and cache, for example `float32`.
         quantization: what the weights of linear layers are rounded to; on a CPU, in float32.
+        cuda_graphs: whether to capture decode steps, on a GPU.
         num_engines: how many share the device.
 
     Raises:
@@ -79,7 +81,10 @@ def build_engine(
     model = load_gpt(path, device=device, dtype=number_type)
     if device == "cpu":
         pack_linears(model, quantization)
-    return Engine(scheduler, GPTRunner(model, num_pages=pool.num_pages, page_size=page_size))
+    runner = GPTRunner(model, num_pages=pool.num_pages, page_size=page_size)
+    if device != "cpu" and cuda_graphs:
+        runner.capture_graphs(max_num_seqs)
+    return Engine(scheduler, runner)
 
 
 @dataclass(frozen=True, slots=True)

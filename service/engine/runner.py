@@ -14,6 +14,7 @@ from model.cached_attention import Row
 from model.gpt import GPT
 from model.kv_cache import PagedKVCache
 from model.sampling import SampleRow, sample, top_logprobs
+from service.engine.cuda_graphs import DecodeGraphs, can_capture
 from service.engine.engine import RowResult
 from service.engine.request import Logprob
 from service.engine.scheduler import StepRow
@@ -36,6 +37,14 @@ class GPTRunner:
         self.cache = PagedKVCache(
             model.config, num_pages=num_pages, page_size=page_size, device=weight.device, dtype=weight.dtype
         )
+        self.graphs: DecodeGraphs | None = None
+        """Captured decode steps, for those of base models."""
+
+    @torch.inference_mode()
+    def capture_graphs(self, max_num_seqs: int) -> None:
+        """Capture decode steps of up to so many rows, where attention allows it; before the first step."""
+        if can_capture(self.cache):
+            self.graphs = DecodeGraphs(self.model, self.cache, max_num_seqs=max_num_seqs)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[StepRow]) -> list[RowResult]:
@@ -57,8 +66,12 @@ class GPTRunner:
 
     def _forward(self, rows: Sequence[StepRow]) -> Tensor:
         idx = [token for row in rows for token in row.request.token_ids(row.start, row.start + row.length)]
+        places = [Row(row.pages, row.start, row.length) for row in rows]
+        has_adapter = any(row.request.adapter is not None for row in rows)
+        if self.graphs is not None and not has_adapter and self.graphs.covers(places):
+            return self.graphs.run(idx, places)
         positions = [position for row in rows for position in range(row.start, row.start + row.length)]
-        plan = self.cache.plan([Row(row.pages, row.start, row.length) for row in rows])
+        plan = self.cache.plan(places)
         with self.adapters.applied((row.request.adapter, row.length) for row in rows):
             hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], plan=plan)  # (1, N, C)
         return hidden[0]

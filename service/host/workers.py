@@ -128,6 +128,7 @@ class GenerationWorker(Worker[EngineModel]):
             device=limits.device,
             dtype=limits.dtype,
             quantization=limits.quantize,
+            cuda_graphs=limits.cuda_graphs,
             num_engines=max(num_at_start, self._trade.num_engines + 1),
         )
         _warm_up(engine)

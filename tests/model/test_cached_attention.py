@@ -72,7 +72,7 @@ def test_paged_attention_equals_gathering(seed: int, dtype: torch.dtype) -> None
     rows = make_rows(rng, num_pages=64, page_size=PAGED_MULTIPLE, count=rng.randint(1, 6))
     like = torch.empty(0, dtype=dtype, device="cuda")
     tensors = draw(rows, 64 * PAGED_MULTIPLE, 4, rng.choice([1, 2, 4]), like)
-    paged, gathered = (way(rows, PAGED_MULTIPLE, like.device) for way in (PagedAttention, GatheredAttention))
+    paged, gathered = (way(rows, PAGED_MULTIPLE, like.device) for way in (PagedAttention.of, GatheredAttention))
     torch.testing.assert_close(paged.attend(*tensors), gathered.attend(*tensors), atol=1e-2, rtol=1e-2)
 
 
@@ -81,10 +81,10 @@ def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
     rows = make_rows(random.Random(3), num_pages=64, page_size=PAGED_MULTIPLE, count=6)
     like = torch.empty(0, dtype=torch.bfloat16, device="cuda")
     q, *memory = draw(rows, 64 * PAGED_MULTIPLE, 4, 2, like)
-    together = PagedAttention(rows, PAGED_MULTIPLE, like.device).attend(q, *memory)
+    together = PagedAttention.of(rows, PAGED_MULTIPLE, like.device).attend(q, *memory)
     parts = q.split([row.length for row in rows], dim=2)
     alone = [
-        PagedAttention([row], PAGED_MULTIPLE, like.device).attend(part, *memory)
+        PagedAttention.of([row], PAGED_MULTIPLE, like.device).attend(part, *memory)
         for row, part in zip(rows, parts, strict=True)
     ]
     assert torch.equal(together, torch.cat(alone, dim=2))
