@@ -10,14 +10,16 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from model.chat import DEFAULT_TEMPLATE, ChatTemplate
 from model.classifier import GPTClassifier
 from model.gpt import GPT
 from model.lora import has_lora, merge_lora
@@ -31,11 +33,13 @@ from training.config.pretrain import PretrainConfig
 from training.config.run import RunConfig
 from training.config.shape import ModelShape
 from training.data.encoding import encode_documents
-from training.data.instruction import ConversationBatches
+from training.data.ids import Ids
+from training.data.instruction import ConversationBatches, to_rows
 from training.data.label_split import Split
 from training.data.labelled import Example
 from training.data.tokens import TokenWindows, covering_batches
-from training.demo import spam, stories, tasks
+from training.demo import spam, stories, tasks, words
+from training.demo.base_texts import USAGE_SHARE, base_documents
 from training.demo.conversations import conversations
 from training.demo.results import Results, measure_answers, measure_labels, measure_text, sample_answers
 from training.finetune import load_base, prepare
@@ -74,6 +78,9 @@ class DemoSize:
     test_items: int
     """Held-out items of each kind of task in each split."""
     task_weights: Mapping[str, float] = field(default_factory=dict)
+    base_batch_size: int = 8
+    base_conversations: int = 0
+    """Conversations that the base model reads, as text among the others."""
     vocab_size: int = 1024
 
 
@@ -91,16 +98,20 @@ QUICK = DemoSize(
 """Under five minutes on two cores."""
 
 FULL = DemoSize(
-    model=ModelShape(family="llama", block_size=256, n_layer=4, n_head=4, n_embd=128),
-    base_documents=14_000,
-    base_steps=900,
-    chat_conversations=60_000,
-    chat_steps=1700,
+    model=ModelShape(family="llama", block_size=384, n_layer=4, n_head=4, n_embd=128),
+    base_documents=30_000,
+    base_conversations=60_000,
+    base_steps=1400,
+    base_batch_size=12,
+    chat_conversations=190_000,
+    chat_steps=3900,
     spam_messages=5000,
     spam_steps=300,
     test_items=100,
+    task_weights=tasks.HARD_KINDS,
+    vocab_size=896,
 )
-"""About twenty minutes on one core."""
+"""Under an hour on one core."""
 
 
 def run(config: DemoConfig) -> None:
@@ -138,27 +149,30 @@ class Demo:
     def __init__(self, config: DemoConfig, size: DemoSize) -> None:
         self.config = config
         self.size = size
-        self.documents = list(itertools.islice(stories.base_documents(config.seed), size.base_documents))
+        self.documents = list(itertools.islice(self._base_documents(), size.base_documents))
         self.conversations = list(
             itertools.islice(conversations(config.seed, size.task_weights), size.chat_conversations)
         )
+        self.read = list(itertools.islice(conversations(config.seed + 1, size.task_weights), size.base_conversations))
         self.messages = spam.messages(config.seed, size.spam_messages, held_out=False)
-        self.tokenizer = train_spelled_bpe(self._vocabulary_texts(), size.vocab_size)
+        self.tokenizer = train_spelled_bpe(
+            self._vocabulary_texts(), size.vocab_size, spelled=words.LISTED - tasks.instruction_words()
+        )
 
     def make_base(self, folder: RunFolder) -> Results:
         """Pretrain on stories, and compare with a word 5-gram."""
         size = self.size
         settings = PretrainConfig(
-            **self._common(BASE, size.base_steps),
-            data=Path("training/demo/stories.py"),
-            batch_size=8,
+            **self._common(BASE, size.base_steps, lr=5e-3),
+            data=Path("training/demo/base_texts.py"),
+            batch_size=size.base_batch_size,
             model=size.model,
             vocab_size=size.vocab_size,
         )
         set_up_torch(settings)
         train, valid = self.documents[: -len(self.documents) // 20], self.documents[-len(self.documents) // 20 :]
         model = build_model(settings, self.tokenizer)
-        ids = [encode_documents(part, self.tokenizer) for part in (train, valid)]
+        ids = [self._base_ids(train), encode_documents(valid, self.tokenizer)]
         block_size = size.model.block_size
         windows = TokenWindows(
             ids[:1],
@@ -173,7 +187,8 @@ class Demo:
         results = measure_text(as_saved(model), self.tokenizer, self.documents, held_out_stories(self.documents))
         card = Card(
             summary="A small language model that tells short stories.",
-            data=f"{len(train):,} generated texts (`training/demo/stories.py`): stories, word drills, sentences.",
+            data=f"{len(train):,} generated texts (`training/demo/base_texts.py`): stories, drills, nouns in use; and "
+            f"{len(self.read):,} conversations as the assistant has them.",
             metrics=results.summary,
             reproduce=self._command(),
         )
@@ -183,7 +198,7 @@ class Demo:
     def make_chat(self, folder: RunFolder) -> Results:
         """Finetune the base model on conversations, and count exact answers on what was held out."""
         settings = InstructConfig(
-            **self._common(CHAT, self.size.chat_steps),
+            **self._common(CHAT, self.size.chat_steps, lr=4e-3 if self.config.lora_rank is None else 1.5e-3),
             lora=LoRASettings(rank=self.config.lora_rank),
             data=Path("training/demo/conversations.py"),
             base=self.config.out / BASE,
@@ -219,7 +234,7 @@ class Demo:
         """Finetune the base model to label messages, and compare with two baselines."""
         labels = ["ham", "spam"]
         settings = ClassifyConfig(
-            **self._common(SPAM, self.size.spam_steps, lr=1.5e-3),
+            **self._common(SPAM, self.size.spam_steps, lr=4e-4),
             data=Path("training/demo/spam.py"),
             base=self.config.out / BASE,
             batch_size=32,
@@ -242,7 +257,7 @@ class Demo:
         save_run(settings, model, self.tokenizer, card, log, state, labels=labels, dtype=torch.bfloat16)
         return results
 
-    def _common(self, name: str, steps: int, lr: float = 4e-3) -> dict[str, Any]:
+    def _common(self, name: str, steps: int, lr: float) -> dict[str, Any]:
         """Return the settings that all three runs share."""
         return {
             "out": self.config.out / name,
@@ -256,10 +271,24 @@ class Demo:
             "optim": {"lr": lr},
         }
 
+    def _base_documents(self, usage_share: float = USAGE_SHARE) -> Iterator[str]:
+        """Return texts for the base model, without end."""
+        return base_documents(self.config.seed, usage_share=usage_share)
+
+    def _base_ids(self, documents: Sequence[str]) -> Ids:
+        """Return the ids of texts and of conversations, mixed."""
+        template = ChatTemplate(DEFAULT_TEMPLATE, self.tokenizer)
+        parts = [encode_documents([text], self.tokenizer) for text in documents]
+        rows = [row for messages in self.read for row in to_rows(template, messages)]
+        parts += [np.array([*row.ids, self.tokenizer.eos_id], parts[0].dtype) for row in rows]
+        random.Random(self.config.seed).shuffle(parts)
+        return np.concatenate(parts)
+
     def _vocabulary_texts(self) -> list[str]:
-        """Return as much of each kind of text as the vocabulary should care about."""
+        """Return as much of each kind of text as the vocabulary should care about; held-out nouns are not in it."""
         said = [message["content"] for talk in self.conversations[:4000] for message in talk]
-        return [*self.documents[:3000], *said, *(text for text, _ in self.messages[:2000])]
+        documents = itertools.islice(self._base_documents(usage_share=0), 3000)
+        return [*documents, *said, *(text for text, _ in self.messages[:2000])]
 
     def _command(self) -> str:
         config = self.config

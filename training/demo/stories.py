@@ -1,12 +1,10 @@
 """Short stories for pretraining, told from `plots` by drawing people, places and words, and tracking who is meant.
 
-It does not know tokens or tasks. Beside the stories stand two smaller kinds of plain text: drills that repeat made-up
-words, which teach copying, and sentences that show every listed noun in use without naming its category.
+It does not know tokens or tasks.
 """
 
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from training.demo import plots, words
@@ -166,52 +164,6 @@ def _title(person: Person) -> str:
 
 def _capitalize(text: str) -> str:
     return _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
-
-
-_DRILL_WORDS = (*plots.GIRLS, *plots.BOYS, *plots.TOYS, *plots.COLORS, *plots.BEASTS)
-
-_USES = {
-    "animal": ("The {w} slept in the grass.", "I saw the {w} run away.", "The {w} has two ears and it can hear us."),
-    "food": ("We ate the {w} with a spoon.", "The {w} was sweet and soft.", "Put the {w} on my plate."),
-    "tool": ("He used the {w} to fix the roof.", "The {w} is in the shed.", "Give me the {w}, I have work to do."),
-    "garment": ("She put on the {w} and went out.", "The {w} is too big for me.", "Hang the {w} up to dry."),
-    "vehicle": ("We went to town in the {w}.", "The {w} was fast on the way home.", "He got out of the {w}."),
-    "building": ("There were ten people inside the {w}.", "The {w} has a big door.", "We met in front of the {w}."),
-    "person": ("The {w} said good morning to us.", "We asked the {w} for help.", "The {w} was tired after work."),
-    "instrument": ("She played a song on the {w}.", "The {w} was out of tune.", "I heard the {w} all evening."),
-}
-"""Sentences that any noun of a category fits; none names the category."""
-
-
-def drill(rng: random.Random) -> str:
-    """Repeat a row of words in order: letter by letter in quotes, or in running text as stories have them."""
-    if rng.random() < 0.4:
-        row = " ".join(f'"{words.pseudo_word(rng)}"' for _ in range(rng.randint(2, 6)))
-        return f"{row} Again: {row}"
-    items = [*rng.sample(_DRILL_WORDS, rng.randint(1, 6)), *(words.pseudo_word(rng) for _ in range(rng.randint(1, 4)))]
-    rng.shuffle(items)
-    row = ", ".join(items)
-    return f"Say {row}. Again, {row}. And again, {row}."
-
-
-def usage(rng: random.Random) -> str:
-    """Use some nouns of one category, held-out ones too, as text does: in the singular and without explaining them."""
-    category = rng.choice(tuple(_USES))
-    nouns = rng.choices(words.NOUNS_BY_CATEGORY[category], k=3)
-    return " ".join(rng.choice(_USES[category]).format(w=noun) for noun in nouns)
-
-
-def base_documents(seed: int, drill_share: float = 0.2, usage_share: float = 0.1) -> Iterator[str]:
-    """Yield the base model's texts without end: mostly stories."""
-    rng = random.Random(seed)
-    while True:
-        choice = rng.random()
-        if choice < drill_share:
-            yield drill(rng)
-        elif choice < drill_share + usage_share:
-            yield usage(rng)
-        else:
-            yield tell(rng).text
 
 
 def story_request(rng: random.Random) -> list[dict[str, str]]:

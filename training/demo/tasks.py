@@ -4,12 +4,15 @@ It does not know tokens or models. What is held out is fixed by `words.is_held_o
 `held_out_templates`, before anything is trained: a held-out word or phrasing occurs in no training conversation.
 """
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from training.demo import words
+from training.demo.cores import CORES, GREETINGS
+from training.demo.phrasings import direct_phrasings, is_close, loosened, referring_phrasings, words_of
 
 Message = dict[str, str]
 Split = Literal["train", "words", "templates", "both"]
@@ -20,6 +23,13 @@ PSEUDO_SHARE = 0.5
 
 UNQUOTED_SHARE = 0.15
 """Share of training items about one word that lack the quotes around it, as a hasty reader types."""
+
+OWN_SHARE, DIRECT_SHARE, REFERRING_SHARE = 0.35, 0.35, 0.3
+"""Shares of training items put in a kind's first phrasings, the ones that the test of new words asks in, in others that
+hold what they are about, and in those that refer back to it."""
+
+LOOSE_SHARE = 0.25
+"""Share of training items with one small word left out or replaced by a made-up one."""
 
 POLITE_SHARE = 0.4
 """Share of training items with a few more words around the instruction, so that no single word is waited for."""
@@ -55,6 +65,8 @@ class Draw:
 
     rng: random.Random
     held_out: bool
+    trains: bool = True
+    """Whether a model learns from what is drawn; False for a test."""
     _decks: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
 
     def one(self, pool: tuple[str, ...]) -> str:
@@ -64,17 +76,27 @@ class Draw:
             self.rng.shuffle(deck)
         return deck.pop()
 
-    def two(self, pool: tuple[str, ...]) -> tuple[str, str]:
-        first = second = self.one(pool)
-        while second == first:
-            second = self.one(pool)
-        return first, second
+    def several(self, draw_one: Callable[[tuple[str, ...]], str], pool: tuple[str, ...], count: int) -> list[str]:
+        """Draw different words."""
+        found: list[str] = []
+        while len(found) < count:
+            if (word := draw_one(pool)) not in found:
+                found.append(word)
+        return found
 
     def letters(self, pool: tuple[str, ...] = words.NOUNS) -> str:
-        """Draw a word for a rule of letters: in training often a made-up one, in the test always a real one."""
+        """Draw a word for a rule of letters: often a made-up one unless words are held out."""
         if not self.held_out and self.rng.random() < PSEUDO_SHARE:
             return words.pseudo_word(self.rng)
         return self.one(pool)
+
+    def word(self, pool: tuple[str, ...]) -> str:
+        """Draw a word of a sentence: in training often a made-up one, so that it is copied rather than known."""
+        return self.letters(pool) if self.trains else self.one(pool)
+
+    def name(self, pool: tuple[str, ...] = words.NAMES) -> str:
+        name = self.word(pool)
+        return name[0].upper() + name[1:]
 
     def number(self, low: int, high: int) -> int:
         while True:
@@ -100,15 +122,41 @@ class Kind:
         return Task(self.name, draw.rng.choice(templates).format(**fields), fields["answer"])
 
     def training_task(self, draw: Draw) -> Task:
-        """Make a task as people put it: some with a word of courtesy, some without quotes."""
-        task = self.task(draw, self.templates)
-        instruction = task.instruction
-        if instruction.count('"') == 2 and draw.rng.random() < UNQUOTED_SHARE:
-            instruction = instruction.replace('"', "")
-        if draw.rng.random() < POLITE_SHARE:
-            before, after = draw.rng.choice(((BEFORE, ("",)), (("",), AFTER), (BEFORE, AFTER)))
-            instruction = draw.rng.choice(before) + instruction + draw.rng.choice(after)
-        return Task(self.name, instruction, task.answer)
+        return self.task(draw, (self.training_phrasing(draw.rng),))
+
+    def training_phrasing(self, rng: random.Random) -> str:
+        """Ask as people do, now and then with a word of courtesy or hastily; never nearly as the test does."""
+        while True:
+            request = self._request(rng)
+            phrasing = _hastily(_politely(request, rng), rng)
+            if not any(is_close(text, kept) for text in (request, phrasing) for kept in self.held_out_templates):
+                return phrasing
+
+    def _request(self, rng: random.Random) -> str:
+        direct, referring = further_phrasings(self.name)
+        family = rng.choices((self.templates, direct, referring), (OWN_SHARE, DIRECT_SHARE, REFERRING_SHARE))[0]
+        request = rng.choice(family)
+        return loosened(request, rng, words.pseudo_word(rng)) if rng.random() < LOOSE_SHARE else request
+
+
+def _politely(request: str, rng: random.Random) -> str:
+    if rng.random() >= POLITE_SHARE:
+        return request
+    before, after = rng.choice(((BEFORE, ("",)), (("",), AFTER), (BEFORE, AFTER)))
+    return rng.choice(before) + request + rng.choice(after)
+
+
+def _hastily(request: str, rng: random.Random) -> str:
+    is_hasty = request.count('"') == 2 and rng.random() < UNQUOTED_SHARE
+    return request.replace('"', "") if is_hasty else request
+
+
+@functools.cache
+def further_phrasings(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return further ways to ask for a kind: those that hold what they are about, and those that refer back to it."""
+    if kind not in CORES:
+        return GREETINGS, GREETINGS
+    return direct_phrasings(CORES[kind]), referring_phrasings(CORES[kind])
 
 
 def _rule(pool: tuple[str, ...], rule: Callable[[str], str]) -> Callable[[Draw], Fields]:
@@ -130,17 +178,17 @@ def _swap(draw: Draw) -> Fields:
 
 
 def _passive(draw: Draw) -> Fields:
-    person, thing = draw.one(words.NOUNS_BY_CATEGORY["person"]), draw.one(words.THINGS)
-    verb = words.past(draw.one(TRANSITIVE_VERBS))
+    person, thing = draw.word(words.NOUNS_BY_CATEGORY["person"]), draw.word(words.THINGS)
+    verb = words.past(draw.word(TRANSITIVE_VERBS))
     return {"sentence": f"The {person} {verb} the {thing}.", "answer": f"The {thing} was {verb} by the {person}."}
 
 
 def _clause(draw: Draw) -> tuple[str, str, str]:
     """Draw subject, auxiliary and the rest of a sentence."""
-    subject = draw.one(words.NOUNS_BY_CATEGORY["animal"])
+    subject = draw.word(words.NOUNS_BY_CATEGORY["animal"])
     if draw.rng.random() < 0.5:
-        return subject, "is", draw.one(words.ADJECTIVES)
-    return subject, draw.rng.choice(("can", "will", "must", "should")), draw.one(words.VERBS)
+        return subject, "is", draw.word(words.ADJECTIVES)
+    return subject, draw.rng.choice(("can", "will", "must", "should")), draw.word(words.VERBS)
 
 
 def _question(draw: Draw) -> Fields:
@@ -189,11 +237,28 @@ def _smallest(draw: Draw) -> Fields:
 
 
 def _reading(draw: Draw) -> Fields:
-    first, second = draw.two(words.NAMES)
-    things = draw.two(words.THINGS)
-    which = draw.rng.randrange(2)
-    facts = f"{first} has {words.with_article(things[0])}. {second} has {words.with_article(things[1])}."
-    return {"facts": facts, "thing": things[which], "answer": f"That is {(first, second)[which]}."}
+    count = draw.rng.randint(2, 4) if draw.trains else 2
+    names, things = draw.several(draw.name, words.NAMES, count), draw.several(draw.word, words.THINGS, count)
+    which = draw.rng.randrange(count)
+    facts = " ".join(f"{name} has {words.with_article(thing)}." for name, thing in zip(names, things, strict=True))
+    return {"facts": facts, "thing": things[which], "answer": f"That is {names[which]}."}
+
+
+def questions_about_owners(draw: Draw) -> list[Message]:
+    """Ask for several owners in one conversation, so that much is to be found in few words."""
+    names, things = draw.several(draw.name, words.NAMES, 4), draw.several(draw.word, words.THINGS, 4)
+    owners = list(zip(names, things, strict=True))
+    talk = " ".join(f"{name} has {words.with_article(thing)}." for name, thing in owners) + " "
+    messages = []
+    for name, thing in draw.rng.sample(owners, 4):
+        question = draw.rng.choice(OWNER_QUESTIONS).format(thing=thing)
+        messages += [{"role": "user", "content": talk + question}, {"role": "assistant", "content": f"That is {name}."}]
+        talk = ""
+    return messages
+
+
+OWNER_QUESTIONS = ("Who has the {thing}?", "The {thing}: who has it?", "And the {thing}?", "Say who has the {thing}.")
+"""Ways to ask once more for an owner."""
 
 
 def _category(draw: Draw) -> Fields:
@@ -203,7 +268,7 @@ def _category(draw: Draw) -> Fields:
 
 
 def _name(draw: Draw) -> Fields:
-    name = draw.one(words.NAMES)
+    name = draw.name()
     return {"name": name, "answer": f"Nice to meet you, {name}!"}
 
 
@@ -595,6 +660,12 @@ KINDS: tuple[Kind, ...] = (
 EASY_KINDS = ("plural", "past_tense", "upper_case", "first_letter", "last_letter", "spell")
 """The six kinds the quick demo promises, named before it was trained: an early study saw these learned first."""
 
+HARD_KINDS = {
+    "reading": 3.0, "category": 3.0, "count_letters": 3.0, "passive": 1.5, "question": 1.5, "negation": 1.5,
+    "join": 1.5, "bigger_number": 1.5, "units": 1.5,
+}  # fmt: skip
+"""Kinds that the full demo sees more often than the others, and how much: an earlier full demo was weak in them."""
+
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello!", "Hi!", "Hello.", "Hi there!", "Hey!", "Good morning!", "Good evening!"), "Hello! How can I help you?"),
     (
@@ -616,6 +687,15 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """Phrases and the reply to all of them: manners, not a test."""
 
+
+def instruction_words() -> set[str]:
+    """Return the words that training instructions are put in; held-out ones are not worth a token: they are copied."""
+    found = words_of(
+        phrasing for kind in KINDS for family in (kind.templates, *further_phrasings(kind.name)) for phrasing in family
+    )
+    return {word for word in found if not words.is_held_out(word)}
+
+
 KINDS_BY_NAME = {kind.name: kind for kind in KINDS}
 
 
@@ -633,7 +713,7 @@ def held_out_tasks(kind: Kind, split: Split, count: int, seed: int = 0) -> list[
 
     There are fewer where the held-out words and phrasings of a kind do not combine to as many.
     """
-    draw = Draw(random.Random(f"{seed}/{kind.name}/{split}"), held_out=split in ("words", "both"))
+    draw = Draw(random.Random(f"{seed}/{kind.name}/{split}"), held_out=split in ("words", "both"), trains=False)
     templates = kind.held_out_templates if split in ("templates", "both") else kind.templates
     tasks: dict[str, Task] = {}
     for _ in range(20 * count):

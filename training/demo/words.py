@@ -188,15 +188,16 @@ def pseudo_word(rng: random.Random) -> str:
     """Make up a pronounceable word that is in no list: rules learned on such words cannot be memorised."""
     while True:
         word = "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2, 2, 3))))
-        if 3 <= len(word) <= 10 and word not in _LISTED:
+        if 3 <= len(word) <= 10 and word not in LISTED:
             return word
 
 
-_LISTED = frozenset(
+LISTED = frozenset(
     [*NOUNS, *VERBS, *ADJECTIVES, *UN_ADJECTIVES]
     + [plural(noun) for noun in NOUNS]
     + [form(verb) for verb in VERBS for form in (past, ing)]
     + [comparative(adjective) for adjective in ADJECTIVES]
+    + [name.lower() for name in NAMES]
 )
 _ONSETS = split_list(
     "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sh sk sl sm sn sp st t th tr v w y z"

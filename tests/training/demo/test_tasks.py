@@ -2,22 +2,28 @@
 
 import hashlib
 import itertools
+import random
 import re
+from collections.abc import Iterable
 
 import pytest
 
 from training.demo import words
+from training.demo.base_texts import base_documents
 from training.demo.conversations import conversations
-from training.demo.stories import base_documents
 from training.demo.tasks import (
     EASY_KINDS,
     KINDS,
     KINDS_BY_NAME,
     SMALL_TALK,
     WORDS,
+    Draw,
     Kind,
     Split,
+    Task,
     held_out_tasks,
+    instruction_words,
+    questions_about_owners,
     training_tasks,
 )
 
@@ -29,7 +35,7 @@ SPLITS: tuple[Split, ...] = ("words", "templates", "both")
 def training_texts() -> list[str]:
     """What the demo learns from, as much as a test can read."""
     talk = [message["content"] for turns in itertools.islice(conversations(5), 6000) for message in turns]
-    return [*talk, *itertools.islice(base_documents(5), 6000)]
+    return [*talk, *itertools.islice(base_documents(5), 2000)]
 
 
 def held_out(pool: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,8 +72,40 @@ def test_no_training_task_asks_for_the_category_of_a_held_out_noun() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_held_out_phrasings_differ_from_every_training_phrasing_in_more_than_a_word(kind: Kind) -> None:
+    rng = random.Random(1)
+    asked = {kind.training_phrasing(rng) for _ in range(1000)}
     for phrasing in kind.held_out_templates:
-        assert min(word_distance(phrasing, template) for template in kind.templates) >= 2
+        assert min(word_distance(phrasing, text) for text in (*kind.templates, *asked)) >= 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_training_phrasings_seldom_repeat(kind: Kind) -> None:
+    rng = random.Random(1)
+    assert len({kind.training_phrasing(rng) for _ in range(1000)}) > 600
+
+
+def test_no_text_is_put_as_the_test_puts_it(training_texts: list[str]) -> None:
+    kept = [phrasing for kind in KINDS for phrasing in kind.held_out_templates]
+    patterns = [re.sub(r"\\{\w+\\}", r"[\\w ]+", re.escape(phrasing).replace(r"\ ", " ")) for phrasing in kept]
+    found = re.compile("|".join(patterns))
+    assert not [text for text in training_texts if found.search(text)]
+
+
+def test_words_of_sentences_are_often_made_up_in_training_and_never_in_a_test() -> None:
+    def animals(tasks: Iterable[Task]) -> list[str]:
+        return [re.findall(r"The (\w+) (?:is|can|will|must|should) ", task.instruction)[0] for task in tasks]
+
+    only = {kind.name: 0.0 for kind in KINDS} | {"question": 1.0}
+    listed = words.NOUNS_BY_CATEGORY["animal"]
+    trained = animals(itertools.islice(training_tasks(1, only), 300))
+    assert 0.35 < sum(animal in listed for animal in trained) / len(trained) < 0.65
+    for split in SPLITS:
+        assert set(animals(held_out_tasks(KINDS_BY_NAME["question"], split, 40))) <= set(listed)
+
+
+def test_the_test_is_what_it_was_for_every_published_figure() -> None:
+    items = [held_out_tasks(kind, split, 100, seed=1) for kind in KINDS for split in SPLITS]
+    assert hashlib.sha256(repr(items).encode()).hexdigest()[:16] == "ef2e91dd8c7f5ce7"
 
 
 def test_no_test_item_is_a_training_item() -> None:
@@ -82,11 +120,6 @@ def test_test_items_differ_and_follow_the_seed(kind: Kind) -> None:
     assert len({item.instruction for item in items}) == len(items) == 60
     assert items == held_out_tasks(kind, "words", 60)
     assert items != held_out_tasks(kind, "words", 60, seed=1)
-
-
-def test_the_test_is_what_it_was_for_every_published_figure() -> None:
-    items = [held_out_tasks(kind, split, 100, seed=1) for kind in KINDS for split in SPLITS]
-    assert hashlib.sha256(repr(items).encode()).hexdigest()[:16] == "ef2e91dd8c7f5ce7"
 
 
 def test_held_out_words_repeat_as_late_as_possible() -> None:
@@ -142,7 +175,26 @@ def test_conversations_alternate_and_end_with_the_assistant() -> None:
     for turns in itertools.islice(conversations(2), 500):
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
         lengths.add(len(turns) // 2)
-    assert lengths == {1, 2, 3}
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_owners_are_asked_for_one_after_another_and_are_those_of_the_first_message() -> None:
+    draw = Draw(random.Random(1), held_out=False)
+    for _ in range(30):
+        first, *others = questions_about_owners(draw)
+        has = {thing: name for name, thing in re.findall(r"(\w+) has an? (\w+)\.", first["content"])}
+        assert len(has) == 4
+        talk = [first["content"].split(". ", 4)[-1], *(message["content"] for message in others)]
+        for question, reply in zip(talk[::2], talk[1::2], strict=True):
+            (thing,) = has.keys() & set(re.findall(r"\w+", question))
+            assert reply == f"That is {has[thing]}."
+
+
+def test_words_of_instructions_are_those_asked_with_and_not_held_out() -> None:
+    found = instruction_words()
+    assert {"plural", "letter", "reverse", "passive"} <= found
+    assert not any(map(words.is_held_out, found))
+    assert "wombat" not in found
 
 
 def test_one_greeting_has_one_reply() -> None:
