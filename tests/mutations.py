@@ -89,6 +89,20 @@ def seeds(complete: str, chat: str, classify: str) -> dict[str, list[dict[str, A
             },
             {"model": complete, "input": [40, 41], "normalize": False, "truncate_prompt_tokens": 4},
         ],
+        "/v1/responses": [
+            {"model": chat, "input": MESSAGES, "instructions": "Be brief.", "max_output_tokens": 3, "temperature": 0.5},
+            {
+                "model": chat,
+                "input": "Hi",
+                "max_output_tokens": 2,
+                "stream": True,
+                "text": {"format": {"type": "text"}},
+            },
+        ],
+        "/predict": [
+            {"model": classify, "inputs": ["Hello", "you"], "raw_scores": True, "truncate": True},
+            {"model": classify, "inputs": "Hello", "truncation_direction": "Left"},
+        ],
         "/classify": [
             {"model": classify, "input": ["Hello", "you"], "top_k": 1, "raw_scores": True, "truncate": True},
             {"model": classify, "inputs": [[40, 41]], "truncate_prompt_tokens": 4, "truncation_side": "left"},

@@ -182,7 +182,7 @@ def _good_answer(operation: Operation, settings: ServiceSettings, components: Sc
         schema = {"$ref": _REF.format(model=name)}
     content: Schema = {"application/json": {"schema": schema}}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}  # a schema would be held against each event, and events are of many kinds
     return {"description": operation.summary, "content": content}
 
 
@@ -209,7 +209,7 @@ def _body_schema(
         needs_name = False
     about_model = {"description": properties["model"]["description"]}
     names: list[str | None] = [*model_names, *([] if needs_name else [None])]
-    properties["model"] = {"enum": names} | about_model
+    properties["model"] = ({"enum": names} if names else {"type": "string"}) | about_model  # nothing satisfies no enum
     required |= {"model"} if needs_name else set()
     return schema | {"properties": properties, "required": sorted(required)}
 

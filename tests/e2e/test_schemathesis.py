@@ -27,22 +27,11 @@ def test_the_server_does_what_its_description_says(server: Server, tmp_path: Pat
     program = CLIENTS / "bin" / "schemathesis"
     if not program.exists():
         pytest.skip("schemathesis is not installed; `make clients` does it")
-    done = subprocess.run(
-        [
-            program,
-            "run",
-            f"{server.url}/openapi.json",
-            "--max-examples",
-            str(NUM_EXAMPLES),
-            "--seed",
-            "1",
-            "--no-color",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    flags = ["--max-examples", str(NUM_EXAMPLES), "--seed", "1", "--request-timeout", "120", "--no-color"]
+    command = [program, "--config-file", config, "run", f"{server.url}/openapi.json", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-20_000:]
     assert re.search(r"Tested: \d\d", done.stdout), done.stdout[-2000:]
     assert server.client.get("/readyz").status_code == 200

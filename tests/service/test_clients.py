@@ -124,6 +124,14 @@ def test_openai_answers_and_streams_the_same(client: OpenAI, spelled: str, told:
         assert "".join(chunk.choices[0].text for chunk in continued) == told
 
 
+def test_openai_has_responses(client: OpenAI, spelled: str) -> None:
+    asked: dict[str, Any] = {"model": "groundup-chat", "input": QUESTION, "temperature": 0}
+    assert client.responses.create(**asked).output_text == spelled
+    with client.responses.stream(**asked) as stream:
+        assert "".join(event.delta for event in stream if event.type == "response.output_text.delta") == spelled
+        assert stream.get_final_response().status == "completed"
+
+
 def test_openai_lists_models(client: OpenAI) -> None:
     assert {model.id for model in client.models.list()} == {
         "groundup-base",

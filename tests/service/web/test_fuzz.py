@@ -8,12 +8,14 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.routing import Route
 
 from service.host.messages import Admitted, Embed, Embedded, Event, Generate
 from service.web.protocol.chat import ChatRequest
 from service.web.protocol.classify import ClassifyRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from service.web.routes import ALIASES
 from tests.mutations import bodies, check, seeds
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import writes
@@ -99,3 +101,10 @@ def test_what_is_mutated_was_valid(make_service: ServiceMaker, path: str) -> Non
     for body in seeds("tiny-base", "tiny-chat", "tiny-spam")[path]:
         response = make_service(generate=works, max_logprobs=20).post(path, body)
         assert response.status_code == 200, response.text
+
+
+def test_every_post_route_is_mutated(make_service: ServiceMaker) -> None:
+    routes = [
+        route for route in make_service().app.routes if isinstance(route, Route) and "POST" in (route.methods or ())
+    ]
+    assert {ALIASES.get(route.path, route.path) for route in routes} == set(seeds("", "", ""))
