@@ -194,7 +194,8 @@ class _Chosen:
         self._vllm_names = vllm_names
 
     def collect(self) -> Iterable[Metric]:
-        return [metric for metric in self._all.collect() if self._vllm_names or not metric.name.startswith("vllm:")]
+        metrics: Iterable[Metric] = self._all.collect()  # type: ignore[no-untyped-call]
+        return [metric for metric in metrics if self._vllm_names or not metric.name.startswith("vllm:")]
 
 
 def render(accept: str | None = None, *, vllm_names: bool = True) -> tuple[bytes, str]:
