@@ -95,7 +95,11 @@ def test_a_gzipped_file_is_read_like_the_plain_one(tmp_path: Path, name: str) ->
     assert read_examples(tmp_path / f"{name}.gz") == [Example("x y", ("ham",))]
 
 
-@pytest.mark.parametrize("content", [b"text,label\nx,ham\n", gzip.compress(b"text,label\nx,ham\n" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"text,label\nx,ham\n", gzip.compress(b"text,label\nx,ham\n" * 99)[:-9]],
+    ids=["not-compressed", "cut-short"],
+)
 def test_a_broken_gzip_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv.gz").write_bytes(content)
     with pytest.raises(DataError, match="not a whole gzip file"):
