@@ -81,7 +81,7 @@ def test_a_column_can_be_named_and_its_usual_names_are_found(tmp_path: Path) -> 
         ("a.csv", b"id,text\n1,x\n2\n", "row 3 has 1 columns instead of 2"),
         ("a.csv", b"id,words\n1,x\n", "no column any of"),
         ("a.txt.gz", b"no gzip", r"a\.txt\.gz: Not a gzipped file"),
-        ("a.txt.gz", gzip.compress(b"x" * 99)[:-9], r"a\.txt\.gz: Compressed file ended"),
+        ("a.txt.gz", gzip.compress(b"x" * 99, mtime=0)[:-9], r"a\.txt\.gz: Compressed file ended"),
         ("a.parquet", b"no parquet", r"a\.parquet: "),
     ],
 )
