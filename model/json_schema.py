@@ -5,6 +5,7 @@ What passes here and compiles allows only text that validates. It knows no gramm
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 MAX_SUBSCHEMAS = 3000
 MAX_REFERENCES = 500
@@ -12,6 +13,10 @@ MAX_REFERENCES = 500
 MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """Of all `enum` and `const` together."""
+
+MARGIN = 1e-6
+"""How far from a whole exclusive bound numbers stay. llguidance 1.9.1 writes the bound itself where the other bound has
+the same whole part: 3 for numbers above 3 and up to 3.5."""
 
 Schema = Mapping[str, Any]
 
@@ -58,15 +63,20 @@ def enforceable(schema: object) -> dict[str, Any]:
         return {}
     if not isinstance(schema, Mapping):
         raise SchemaError("#", "a schema is an object" if schema is not False else "nothing satisfies `false`")
-    return _Check().rewrite(schema, "#", 0)
+    check = _Check()
+    rewritten = check.rewrite(schema, "#", 0)
+    for place in check.references:
+        _check_that_it_leads_somewhere(place, schema)
+    return rewritten
 
 
 class _Check:
     """One walk over a schema, and what it has counted."""
 
     def __init__(self) -> None:
+        self.references: list[str] = []
+        """Places of schemas that refer to others."""
         self._num_subschemas = 0
-        self._num_references = 0
         self._num_values = 0
 
     def rewrite(self, schema: Schema, place: str, depth: int) -> dict[str, Any]:
@@ -78,7 +88,7 @@ class _Check:
         _check_min_properties(schema, place)
         return {
             key: self._rewrite_value(key, value, f"{place}/{_escape(key)}", depth + 1)
-            for key, value in schema.items()
+            for key, value in _without_whole_exclusive_bounds(schema).items()
             if not _demands_nothing(key, value, place)
         }
 
@@ -105,8 +115,8 @@ class _Check:
         return self.rewrite(value, place, depth)
 
     def _check_reference(self, value: Any, place: str) -> None:
-        self._num_references += 1
-        if self._num_references > MAX_REFERENCES:
+        self.references.append(place.removesuffix("/$ref"))
+        if len(self.references) > MAX_REFERENCES:
             raise SchemaError(place, f"more than {MAX_REFERENCES} references")
         if not (isinstance(value, str) and value.startswith("#")):
             raise SchemaError(place, "a '$ref' must begin with '#': only this schema itself is known")
@@ -123,6 +133,50 @@ def _demands_nothing(key: str, value: Any, place: str) -> bool:
         raise SchemaError(f"{place}/format", f"the format '{value}' is not supported")
     is_foreign_format = key == "format" and not (isinstance(value, str) and value in _FORMATS)
     return key == "x-guidance" or is_foreign_format or (key in _NEUTRAL and value is _NEUTRAL[key])
+
+
+def _without_whole_exclusive_bounds(schema: Schema) -> Schema:
+    """Replace them, unless only integers are meant, by bounds that lie a little inside."""
+    if schema.get("type") == "integer":
+        return schema
+    inner = dict(schema)
+    for exclusive, inclusive, step, closest in (
+        ("exclusiveMinimum", "minimum", MARGIN, max),
+        ("exclusiveMaximum", "maximum", -MARGIN, min),
+    ):
+        bound, other = inner.get(exclusive), inner.get(inclusive)
+        if _is_number(bound) and bound == round(bound) and (other is None or _is_number(other)):
+            del inner[exclusive]
+            inner[inclusive] = bound + step if other is None else closest(bound + step, other)
+    return inner
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_that_it_leads_somewhere(place: str, root: Schema) -> None:
+    """Refuse a reference that comes back to itself without anything between: no value is described."""
+    seen: set[str] = set()
+    while place not in seen:
+        seen.add(place)
+        target = _at(place, root)
+        if not isinstance(target, Mapping) or not isinstance(target.get("$ref"), str):
+            return
+        place = target["$ref"]
+    raise SchemaError(place, "a '$ref' that only leads back to itself")
+
+
+def _at(pointer: str, root: Schema) -> object:
+    """Follow a JSON pointer; None where it leads nowhere, which is told when the schema is compiled, and for names."""
+    found: object = root if pointer == "#" or pointer.startswith("#/") else None
+    for key in pointer.split("/")[1:]:
+        key = unquote(key).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list):
+            found = found[int(key)] if key.isdecimal() and int(key) < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _check_min_properties(schema: Schema, place: str) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
+import numpy as np
 import torch
 
 from model.config import GPTConfig
@@ -165,7 +166,7 @@ def finish(spec: ConstraintSpec, ids: list[int], factory: ConstraintFactory, tok
         mask = constraint.mask()
         if constraint.failure is not None:
             return None
-        allowed = [t for t in range(tokenizer.vocab_size) if mask[t // 8] >> t % 8 & 1]
+        allowed = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")).tolist()
         if tokenizer.eos_id in allowed:
             return ending
         closing = [t for t in allowed if tokenizer.token_bytes(t) in (b'"', b"}", b"]")]

@@ -66,6 +66,41 @@ def test_true_is_a_schema_that_everything_satisfies() -> None:
     assert enforceable(True) == {}
 
 
+@pytest.mark.parametrize(
+    ("given", "compiled"),
+    [
+        ({"exclusiveMinimum": 3}, {"minimum": 3.000001}),
+        ({"exclusiveMaximum": -3.0, "maximum": 5}, {"maximum": -3.000001}),
+        ({"exclusiveMinimum": 0, "minimum": 1}, {"minimum": 1}),
+        ({"exclusiveMinimum": 0.5}, {"exclusiveMinimum": 0.5}),
+        ({"type": "integer", "exclusiveMinimum": 3}, {"type": "integer", "exclusiveMinimum": 3}),
+        ({"exclusiveMinimum": True}, {"exclusiveMinimum": True}),
+    ],
+)
+def test_numbers_keep_off_a_whole_exclusive_bound(given: dict[str, Any], compiled: dict[str, Any]) -> None:
+    assert enforceable(given) == compiled
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "properties": {"x": {"$ref": "#/$defs/a"}}},
+        {"anyOf": [{"$ref": "#/anyOf/0"}]},
+    ],
+)
+def test_references_that_lead_nowhere_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(SchemaError, match="leads back to itself"):
+        enforceable(schema)
+
+
+def test_references_may_come_back_through_a_value() -> None:
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"a~/b": {"$ref": "#/$defs/n"}}}}}
+    assert enforceable(schema) == schema
+    schema = {"$ref": "#name", "$defs": {"n": {"$anchor": "name", "type": "integer"}}}
+    assert enforceable(schema) == schema
+
+
 def nested(depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     for _ in range(depth):
