@@ -129,7 +129,8 @@ def test_the_server_outlives_clients_that_come_and_go(server: Server) -> None:
 def leave(server: Server, number: int) -> None:
     """Send a request and vanish some time later, politely or not."""
     rng = random.Random(number)
-    with connection(server, stream=rng.random() < 0.5, prompt=[7] * rng.choice([1, 400])) as opened:
+    prompt = [rng.randrange(40, 300) for _ in range(rng.choice([1, 1500]))]  # of no cached beginning
+    with connection(server, stream=rng.random() < 0.5, prompt=prompt) as opened:
         time.sleep(rng.uniform(0.005, 0.2))
         if rng.random() < 0.5:  # closing then resets the connection
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -71,7 +71,7 @@ def works(message: Generate | Embed) -> Iterable[Event]:
     return writes([40])(message)
 
 
-NUM_MUTATIONS = int(os.environ.get("GROUNDUP_MUTATIONS", "2000"))
+NUM_MUTATIONS = int(os.environ.get("GROUNDUP_MUTATIONS", "5000"))
 """By hand: GROUNDUP_MUTATIONS=50000."""
 
 BATCH = 250
