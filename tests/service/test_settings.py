@@ -76,3 +76,21 @@ def test_a_key_file_that_would_leave_the_door_open_is_refused(
 
 def test_every_setting_is_explained() -> None:
     assert [name for name, field in ServiceSettings.model_fields.items() if not field.description] == []
+
+
+def test_the_admin_key_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("# for operators\nsecret\n")
+    settings = ServiceSettings(checkpoints=(Path("none"),), admin_key_file=file)
+    assert settings.admin_key_hashes == {"admin": hashlib.sha256(b"secret").digest()}
+    assert ServiceSettings(checkpoints=(Path("none"),)).admin_key_hashes == {}
+    file.write_text("one\ntwo\n")
+    with pytest.raises(ValueError, match=r"--admin-key-file: .* holds 2 keys; it must hold one"):
+        ServiceSettings(checkpoints=(Path("none"),), admin_key_file=file)
+
+
+def test_models_may_be_added_from_where_the_first_ones_lie_unless_told_otherwise(tmp_path: Path) -> None:
+    settings = ServiceSettings(checkpoints=(tmp_path / "a" / "one", tmp_path / "a" / "two"))
+    assert settings.model_roots == (tmp_path / "a",)
+    settings = ServiceSettings(checkpoints=(tmp_path / "a" / "one",), admin_model_roots=(tmp_path / "b",))
+    assert settings.model_roots == (tmp_path / "b",)

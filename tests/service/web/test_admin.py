@@ -128,6 +128,10 @@ def test_base_adapters_and_head_answer_from_one_process(server: Server, folder: 
     logits = classifier(torch.tensor([ids]), torch.tensor([len(ids)]))[0].tolist()
     assert answer["model"] == "labels"
     assert answer["data"][0]["logits"] == pytest.approx(logits, abs=1e-4)
+    body = {"model": "one", "input": PROMPT, "encoding_format": "float", "normalize": False}
+    found = server.client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
+    hidden = load_merged(read_adapter(folder / "one"), folder / "base")(torch.tensor([ids]))[0].mean(0)
+    assert found == pytest.approx(hidden.tolist(), abs=1e-4)
     # One worker holds the weights; the other, for classifiers of their own, has not even imported torch.
     sizes = sorted(worker.memory_info().rss for worker in server.program.workers)
     assert sizes[0] < 120e6

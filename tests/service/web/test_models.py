@@ -1,5 +1,6 @@
-"""The served models: which one a request gets, and a fingerprint that changes when answers may."""
+"""The served models: which one a request gets, and by which names."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,24 +10,6 @@ from service.settings import ServiceSettings
 from service.web.catalog import load_models
 from service.web.errors import InvalidParameter, UnknownModel, UnsupportedModel
 from service.web.models import ServedModels
-
-
-def fingerprint(path: Path, **changes: object) -> str:
-    settings = ServiceSettings(checkpoints=(path,), **changes)
-    return next(iter(load_models(settings))).fingerprint
-
-
-def test_fingerprint_is_stable_and_changes_with_what_shapes_an_answer(tiny_checkpoints: Path, tmp_path: Path) -> None:
-    original = tiny_checkpoints / "tiny-base"
-    copy = shutil.copytree(original, tmp_path / "copy")
-    assert fingerprint(copy) == fingerprint(original)
-    assert fingerprint(original, dtype="bfloat16") != fingerprint(original)
-    assert fingerprint(original, quantize="int8") != fingerprint(original)
-    weights = copy / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    assert fingerprint(copy) != fingerprint(original)
 
 
 def test_models_are_named_after_their_directories_and_kinds_decide_what_they_can(models: ServedModels) -> None:
@@ -80,3 +63,31 @@ def test_two_classifiers_have_to_be_told_apart(tiny_checkpoints: Path, tmp_path:
 def test_a_card_says_what_the_weights_were_rounded_to(tiny_checkpoints: Path) -> None:
     settings = ServiceSettings(checkpoints=(tiny_checkpoints / "tiny-base",), quantize="int8")
     assert next(iter(load_models(settings))).card()["quantization"] == "int8"
+
+
+def test_an_alias_is_another_name_of_a_model(models: ServedModels) -> None:
+    served = ServedModels(models, "gpt-4o", {"gpt-4o": "tiny-chat"})
+    assert served.choose({"model": "gpt-4o"}, "chat").id == "tiny-chat"
+    assert served.choose({}, "chat").id == "tiny-chat"
+    card = served.cards()[-1]
+    assert (card["id"], card["root"]) == ("gpt-4o", "tiny-chat")
+    assert served.card("gpt-4o") == card
+    served.drop("tiny-chat")
+    assert [card["id"] for card in served.cards()] == ["tiny-base", "tiny-spam"]
+    with pytest.raises(UnknownModel):
+        served.choose({"model": "gpt-4o"}, "chat")
+
+
+def test_an_alias_stands_for_a_served_model_and_hides_none(models: ServedModels) -> None:
+    with pytest.raises(ValueError, match="--aliases: 'other' is none of tiny-base, tiny-chat, tiny-spam"):
+        ServedModels(models, None, {"gpt-4o": "other"})
+    with pytest.raises(ValueError, match="--aliases: 'tiny-base' is the name of a model"):
+        ServedModels(models, None, {"tiny-base": "tiny-chat"})
+
+
+def test_a_model_takes_the_place_of_one_with_its_id(models: ServedModels) -> None:
+    served = ServedModels(models)
+    newer = dataclasses.replace(models.get("tiny-base"), version="tiny-base#7")
+    assert served.put(newer) is models.get("tiny-base")
+    assert served.get("tiny-base") is newer
+    assert [model.id for model in served] == ["tiny-base", "tiny-chat", "tiny-spam"]
