@@ -4,7 +4,7 @@ What passes here and compiles allows only text that validates. It knows no gramm
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 MAX_SUBSCHEMAS = 3000
@@ -145,13 +145,13 @@ def _without_whole_exclusive_bounds(schema: Schema) -> Schema:
         ("exclusiveMaximum", "maximum", -MARGIN, min),
     ):
         bound, other = inner.get(exclusive), inner.get(inclusive)
-        if _is_number(bound) and bound == round(bound) and (other is None or _is_number(other)):
+        if _is_number(bound) and float(bound).is_integer() and (other is None or _is_number(other)):
             del inner[exclusive]
             inner[inclusive] = bound + step if other is None else closest(bound + step, other)
     return inner
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
