@@ -135,7 +135,7 @@ def test_errors_are_the_client_s_own_classes(client: OpenAI) -> None:
         client.completions.create(model="tiny-base", prompt="x", suffix="y", stream=True)
     assert unsupported.value.code == "unsupported_parameter"
     with pytest.raises(openai.NotFoundError) as unknown_url:
-        client.embeddings.create(model="tiny-base", input="x")
+        client.moderations.create(input="x")
     assert unknown_url.value.code == "unknown_url"
 
 
