@@ -34,7 +34,7 @@ def test_after_an_error_what_is_at_work_is_finished_and_nothing_begins() -> None
 
     with pytest.raises(ValueError, match="no answer"):
         list(run_in_threads(work, range(50), 2))
-    assert finished == begun[1:]
+    assert sorted(finished) == sorted(begun)[1:]
     assert len(begun) < 5
 
 
