@@ -95,7 +95,7 @@ QUICK = DemoSize(
     test_items=50,
     task_weights=dict.fromkeys(tasks.EASY_KINDS, 3.0),
 )
-"""Under five minutes on two cores."""
+"""Minutes on two cores."""
 
 FULL = DemoSize(
     model=ModelShape(family="llama", block_size=384, n_layer=4, n_head=4, n_embd=128),
