@@ -12,9 +12,8 @@ from service.settings import ServiceSettings
 from service.web.call_shape import CallShape
 from service.web.constraint_check import ConstraintCheck
 from service.web.frontend import Frontend
-from service.web.generation import Generation, batches
-from service.web.intake import Received, in_good_time, take_in, timeout_of
-from service.web.middleware import exchange_of
+from service.web.generation import Generation, batches, begin
+from service.web.intake import Received, in_good_time, take_in
 from service.web.models import ServedModel
 from service.web.output import Delta, Echo, fold
 from service.web.plan import Plan, plan_generation
@@ -70,14 +69,7 @@ class GenerationRoutes:
     async def _answer(
         self, request: Request, received: Received[GenerationRequest], plan: Plan, shape: Shape
     ) -> Response:
-        generation = Generation(
-            plan,
-            consumer=self._frontend.consumer,
-            queue_timeout_s=self._settings.queue_timeout_s,
-            timeout_s=timeout_of(request, self._settings),
-            quota=exchange_of(request.scope).key.quota,
-        )
-        exchange_of(request.scope).describe = generation.facts
+        generation = begin(request, plan, self._frontend, self._settings)
         envelope = Envelope(plan.model.id, plan.model.fingerprint, received.body.request_id)
         if not received.body.stream:
             return await self._plain(request, received, generation, shape, envelope)

@@ -11,12 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from starlette.requests import Request
 from starlette.types import Receive
 
 from service import metrics
 from service.host.messages import Admitted, Event, Generate, Token
+from service.settings import ServiceSettings
 from service.web.errors import ClientGone
 from service.web.frontend import Frontend
+from service.web.intake import timeout_of
+from service.web.middleware import exchange_of
 from service.web.output import Delta, SequenceOutput
 from service.web.plan import Plan
 from service.web.quotas import Quota
@@ -191,6 +195,20 @@ class Generation:
             self._finish_reasons.add(shown[-1].finish_reason)
             if event.finish_reason is None:
                 self._stopped.append(event.uid)
+
+
+def begin(request: Request, plan: Plan, frontend: Frontend, settings: ServiceSettings) -> Generation:
+    """Draw up what a request's plan asks for, with the request's own deadline and quota; its log line tells of it."""
+    exchange = exchange_of(request.scope)
+    generation = Generation(
+        plan,
+        consumer=frontend.consumer,
+        queue_timeout_s=settings.queue_timeout_s,
+        timeout_s=timeout_of(request, settings),
+        quota=exchange.key.quota,
+    )
+    exchange.describe = generation.facts
+    return generation
 
 
 async def batches(

@@ -16,10 +16,9 @@ from service.settings import ServiceSettings
 from service.web.constraint_check import ConstraintCheck
 from service.web.errors import InvalidParameter
 from service.web.frontend import Frontend
-from service.web.generation import Generation, IndexedDelta, batches
-from service.web.intake import in_good_time, take_in, timeout_of
+from service.web.generation import Generation, IndexedDelta, batches, begin
+from service.web.intake import in_good_time, take_in
 from service.web.logprobs import chat_logprobs
-from service.web.middleware import exchange_of
 from service.web.models import ServedModel
 from service.web.output import Delta, fold
 from service.web.plan import Plan, plan_generation
@@ -45,14 +44,7 @@ class ResponsesRoute:
         body = received.body
         await self._constraints.check(body.constrained)
         plan = await in_good_time(received.size_bytes, self._plan, body, received.model)
-        generation = Generation(
-            plan,
-            consumer=self._frontend.consumer,
-            queue_timeout_s=self._settings.queue_timeout_s,
-            timeout_s=timeout_of(request, self._settings),
-            quota=exchange_of(request.scope).key.quota,
-        )
-        exchange_of(request.scope).describe = generation.facts
+        generation = begin(request, plan, self._frontend, self._settings)
         answer = ResponseObject(body, generation)
         if body.stream:
             return EventStream(
