@@ -17,6 +17,8 @@ from model.sampling_params import SamplingParams
 
 NUCLEUS_CANDIDATES = 1024
 """Sorting a whole vocabulary is slow; nearly every nucleus lies within this many top tokens."""
+SMALLEST_DIVISOR = 1e-5
+"""Of logits. Dividing by less gives the same most likely tokens, until it gives infinity."""
 
 
 class Constraint(Protocol):
@@ -70,7 +72,8 @@ def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     for i, row in enumerate(rows):
         params = row.params
         if params.repetition_penalty != 1:
-            scales += [(i, t, params.repetition_penalty) for t in {*row.prompt_ids, *row.output_ids}]
+            penalty = max(params.repetition_penalty, SMALLEST_DIVISOR)
+            scales += [(i, t, penalty) for t in {*row.prompt_ids, *row.output_ids}]
         if params.presence_penalty or params.frequency_penalty:
             counts = Counter(row.output_ids)
             shifts += [(i, t, -params.presence_penalty - n * params.frequency_penalty) for t, n in counts.items()]
@@ -83,9 +86,9 @@ def edit_logits(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
         return logits
     edited = logits.clone()
     if scales:
-        place, penalty = _unzip(scales, logits)
+        place, divisor = _unzip(scales, logits)
         old = edited[place]
-        edited[place] = torch.where(old > 0, old / penalty, old * penalty)
+        edited[place] = torch.where(old > 0, old / divisor, old * divisor)
     if shifts:
         place, shift = _unzip(shifts, logits)
         edited.index_put_(place, shift, accumulate=True)
@@ -124,7 +127,7 @@ def draw(logits: Tensor, rows: Sequence[SampleRow]) -> Tensor:
     falls within a last bit of a border. Noise per token, or a sum in sorted order, would be far easier to upset.
     """
     params = [row.params for row in rows]
-    temperature = _column([max(p.temperature, 1e-5) for p in params], logits)
+    temperature = _column([max(p.temperature, SMALLEST_DIVISOR) for p in params], logits)
     probs = torch.softmax(logits / temperature, dim=-1)  # (B, V)
     if any(0 < p.top_k < logits.shape[-1] for p in params):
         probs = keep_top_k(probs, [p.top_k for p in params])
@@ -152,18 +155,29 @@ def keep_top_k(probs: Tensor, top_k: Sequence[int]) -> Tensor:
 
 
 def keep_top_p(probs: Tensor, top_p: Sequence[float]) -> Tensor:
-    """Zero all but each row's nucleus, the fewest top tokens whose share reaches p (Holtzman et al. 2020)."""
+    """Zero all but each row's nucleus, the fewest top tokens whose share reaches p (Holtzman et al. 2020).
+
+    Of equally likely tokens at its border those of lowest id are kept: how sorting orders them depends on its kind, and
+    so on the other rows. In half precision there are many.
+    """
     share = _column(top_p, probs) * probs.sum(dim=-1, keepdim=True)
-    count = min(NUCLEUS_CANDIDATES, probs.shape[-1])
-    best, order = probs.topk(count, dim=-1)
+    best = probs.topk(min(NUCLEUS_CANDIDATES, probs.shape[-1]), dim=-1).values
+    size, border = _nucleus_of(best, share)
     limited = torch.tensor([p < 1 for p in top_p], device=probs.device)[:, None]
-    if bool((limited & (best.sum(dim=-1, keepdim=True) < share)).any()):
-        best, order = probs.sort(dim=-1, descending=True)
+    wide = (limited & (best.sum(dim=-1, keepdim=True) < share)).squeeze(-1)
+    if bool(wide.any()):
+        size[wide], border[wide] = _nucleus_of(probs[wide].sort(dim=-1, descending=True).values, share[wide])
+    is_above, is_border = probs > border, probs == border
+    room = size - is_above.sum(dim=-1, keepdim=True)
+    is_nucleus = is_above | (is_border & (is_border.cumsum(dim=-1) <= room))
+    return probs.where(~limited | is_nucleus, 0)
+
+
+def _nucleus_of(best: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of the best tokens (B, k) reach a share (B, 1), and the least probability among those."""
     before = best.cumsum(dim=-1) - best  # share of the tokens that rank above
-    keep = before < share
-    keep[:, 0] = True
-    nucleus = torch.zeros_like(probs).scatter(-1, order, best.where(keep, 0))
-    return torch.where(limited, nucleus, probs)
+    size = (before < share).sum(dim=-1, keepdim=True).clamp(min=1)
+    return size, best.gather(-1, size - 1)
 
 
 def top_logprobs(logits: Tensor, token_ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

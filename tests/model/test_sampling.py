@@ -96,6 +96,35 @@ def test_nucleus_beyond_the_candidates_is_found_by_a_full_sort() -> None:
     assert bool((kept[1] > 0).all())
 
 
+def test_a_nucleus_with_ties_at_its_border_does_not_depend_on_the_rows_beside_it() -> None:
+    """Rounded logits have many; a wide row beside them is found in another way."""
+    torch.manual_seed(0)
+    rounded = torch.randn(5000).bfloat16().float()
+    wide = torch.zeros(5000)
+    for seed in range(40):
+        one = row(seed=seed, top_p=0.3)
+        alone = sample(rounded[None], [one])
+        together = sample(torch.stack([rounded, wide]), [one, row(seed=seed, top_p=0.99)])
+        assert together[0] == alone[0]
+
+
+def test_of_equally_likely_tokens_the_nucleus_keeps_the_lowest_ids() -> None:
+    probs = torch.tensor([[0.1, 0.2, 0.2, 0.3, 0.2], [0.2, 0.2, 0.2, 0.2, 0.2]])
+    kept = keep_top_p(probs, [0.6, 0.0]) > 0
+    assert kept.tolist() == [[False, True, True, True, False], [True, False, False, False, False]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-6, 1.0, 2.0])
+@pytest.mark.parametrize("penalty", [1e-38, 1e-46, 1e-300])
+def test_the_smallest_penalty_gives_a_token_and_keeps_to_a_constraint(penalty: float, temperature: float) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, V) * 3
+    settings = {"repetition_penalty": penalty, "temperature": temperature, "prompt": (1, 2, 3), "output": (4, 5)}
+    free, bound = sample(logits, [row(**settings), row(**settings, constraint=Only(9))]).tolist()
+    assert free in range(1, 6)
+    assert bound == 9
+
+
 def test_penalties_are_the_published_formulas() -> None:
     logits = torch.tensor([[2.0, -2.0, 1.0, 0.5]])
     history = row(prompt=(0,), output=(1, 1, 3), repetition_penalty=2.0, presence_penalty=0.1, frequency_penalty=0.01)
