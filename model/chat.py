@@ -26,18 +26,22 @@ DEFAULT_TEMPLATE = """\
 {%- for message in messages -%}
     {%- if message.role in ("system", "developer") -%}
         {{- "<|system|>" -}}
-    {%- elif message.role in ("user", "assistant") -%}
-        {{- "<|" + message.role + "|>" -}}
+    {%- elif message.role in ("user", "tool", "function") -%}
+        {{- "<|user|>" -}}
+    {%- elif message.role == "assistant" -%}
+        {{- "<|assistant|>" -}}
     {%- else -%}
-        {{- raise_exception("This model knows system, user and assistant messages, not " + message.role) -}}
+        {{- raise_exception("This model knows no messages of the role " + message.role) -}}
     {%- endif -%}
     {{- message.content -}}
+    {{- message.tool_calls | map(attribute="function") | list | tojson if message.tool_calls -}}
     {{- "<|end|>" -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
     {{- "<|assistant|>" -}}
 {%- endif -%}
 """
+"""What a function returned is told as by a user; calls are written as `model.grammar` makes models write them."""
 
 Message = Mapping[str, Any]
 

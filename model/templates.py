@@ -30,18 +30,22 @@ _TURNS = """\
 {%%- for message in messages -%%}
     {%%- if message.role == "developer" -%%}
         {%%- set role = "system" -%%}
+    {%%- elif message.role in ("tool", "function") -%%}
+        {%%- set role = "user" -%%}
     {%%- elif message.role in ("system", "user", "assistant") -%%}
         {%%- set role = message.role -%%}
     {%%- else -%%}
-        {{- raise_exception("This model knows system, user and assistant messages, not " + message.role) -}}
+        {{- raise_exception("This model knows no messages of the role " + message.role) -}}
     {%%- endif -%%}
-    {{- "%(before)s" + role + "%(after)s\\n" + message.content + "%(end)s\\n" -}}
+    {{- "%(before)s" + role + "%(after)s\\n" + message.content -}}
+    {{- message.tool_calls | map(attribute="function") | list | tojson if message.tool_calls -}}
+    {{- "%(end)s\\n" -}}
 {%%- endfor -%%}
 {%%- if add_generation_prompt -%%}
     {{- "%(before)sassistant%(after)s\\n" -}}
 {%%- endif -%%}
 """
-"""One line that names the role, the message, and its end."""
+"""One line that names the role, the message, and its end; functions as in our own template."""
 
 ALPACA = """\
 {%- set turns = messages -%}
@@ -56,10 +60,12 @@ ALPACA = """\
     {{- ". Write a response that appropriately completes the request." -}}
 {%- endif -%}
 {%- for message in turns -%}
-    {%- if message.role == "user" -%}
+    {%- if message.role in ("user", "tool", "function") -%}
         {{- "\\n\\n### Instruction:\\n" + message.content -}}
     {%- elif message.role == "assistant" -%}
-        {{- "\\n\\n### Response:" + message.content + eos_token -}}
+        {{- "\\n\\n### Response:" + message.content -}}
+        {{- message.tool_calls | map(attribute="function") | list | tojson if message.tool_calls -}}
+        {{- eos_token -}}
     {%- else -%}
         {{- raise_exception("Alpaca's template takes a system message only first, and no role " + message.role) -}}
     {%- endif -%}
@@ -70,7 +76,7 @@ ALPACA = """\
 """
 """The two prompts of tatsu-lab/stanford_alpaca (PROMPT_DICT in train.py), word for word: which one is taken depends on
 whether the message has an input under its heading. The answer follows its heading at once. A system message takes the
-place of the opening words; further turns, which Alpaca does not have, follow in the same form."""
+place of the opening words; further turns, which Alpaca does not have, follow in the same form, and so do functions."""
 
 TEMPLATES: dict[TemplateName, NamedTemplate] = {
     "groundup": NamedTemplate(

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import WithJsonSchema, model_validator
+from pydantic import PlainValidator, WithJsonSchema, model_validator
 
+from service.web.body import parse_object
 from service.web.complaints import absent, complaint, empty_array, wrong_type
-from service.web.errors import quote
+from service.web.errors import MalformedJson, quote
 from service.web.fields import Body, text_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -26,6 +27,38 @@ _CONTENT: dict[str, Any] = {
 }
 
 
+def _arguments(value: object) -> object:
+    """Return what templates expect: an object, or the text of a call that was cut short."""
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str):
+        raise wrong_type("a string", value)
+    try:
+        return parse_object(value.encode()) if value else {}
+    except MalformedJson:
+        return value
+
+
+class CalledFunction(Body):
+    """What was called, and with what."""
+
+    name: str
+    """Of the function."""
+    arguments: Annotated[Any, PlainValidator(_arguments), WithJsonSchema({"type": ["string", "object"]})]
+    """A JSON object, as text or as it is."""
+
+
+class ToolCall(Body):
+    """One call in an answer."""
+
+    id: str | None = None
+    """What the tool's answer refers to."""
+    type: Literal["function"] = "function"
+    """Always `function`."""
+    function: CalledFunction
+    """The function and its arguments."""
+
+
 class ChatMessage(Body):
     """One turn; its content is plain text by now."""
 
@@ -35,7 +68,7 @@ class ChatMessage(Body):
     """What is said: text, or parts of text, which are joined. Only an assistant with `tool_calls` may say nothing."""
     name: str | None = None
     """Who exactly, where the chat template shows it."""
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[ToolCall] | None = None
     """Functions the assistant called."""
     tool_call_id: str | None = None
     """Which call a tool answers."""
@@ -63,8 +96,8 @@ class ChatMessage(Body):
 
     def for_template(self) -> dict[str, Any]:
         """Return what the chat template sees."""
-        fields = {"name": self.name, "tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
-        return {"role": self.role, "content": self.content or ""} | {k: v for k, v in fields.items() if v is not None}
+        fields = self.model_dump(include=ChatMessage.model_fields.keys(), exclude_none=True)
+        return fields | {"content": self.content or ""}
 
 
 def _join(parts: Sequence[object], role: str) -> str:

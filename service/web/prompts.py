@@ -196,12 +196,12 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
 
 
 def _droppable_turns(messages: Sequence[ChatMessage]) -> list[list[int]]:
-    """Group messages by question and answers, oldest first; the system's and the last message are in no group."""
+    """Group messages by question and what follows it, oldest first; the system's are in no group, nor is the last."""
     turns: list[list[int]] = []
-    for i, message in enumerate(messages[:-1]):
+    for i, message in enumerate(messages):
         if message.role in ("system", "developer"):
             continue
         if message.role == "user" or not turns:
             turns.append([])
         turns[-1].append(i)
-    return turns
+    return turns[:-1]

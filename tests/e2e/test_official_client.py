@@ -1,6 +1,7 @@
 """What the official client sees of a real server: objects, streams, error classes, helpers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -92,6 +93,22 @@ def test_stream_helper_accumulates(client: OpenAI, tokenizer: Tokenizer) -> None
     assert final.choices[0].finish_reason == "stop"
     assert final.choices[0].message.content
     assert final.choices[0].message.content == plain.choices[0].message.content
+
+
+def test_an_agent_gives_the_answers_of_its_tools_back(client: OpenAI) -> None:
+    """Call, result, answer: what came out goes in again as it is."""
+    tool = {"type": "function", "function": {"name": "rain", "parameters": {"type": "object", "properties": {}}}}
+    messages: list[Any] = [HELLO]
+    settings: dict[str, Any] = {"model": "tiny-chat", "tools": [tool], "max_tokens": 40, "seed": 1}
+    forced = {"type": "function", "function": {"name": "rain"}}
+    asked = client.chat.completions.create(messages=messages, tool_choice=forced, **settings).choices[0].message
+    assert asked.tool_calls is not None
+    messages.append(asked)
+    messages += [{"role": "tool", "tool_call_id": call.id, "content": "Yes."} for call in asked.tool_calls]
+    told = client.chat.completions.create(messages=messages, tool_choice="none", **settings)
+    assert told.choices[0].message.content
+    assert told.usage is not None
+    assert told.usage.prompt_tokens > 30
 
 
 def test_models_are_listed_and_retrieved(client: OpenAI) -> None:

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model.chat import SPECIAL_TOKENS, ChatTemplate, ChatTemplateError
+from model.grammar import call_opening
 from model.templates import TEMPLATES, TemplateName, input_heading
 from model.tokenizer import Tokenizer
 from training.vocabulary import train_bpe
@@ -45,7 +46,7 @@ def oracle(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> An
     return PreTrainedTokenizerFast(tokenizer_file=str(path), **tokenizer.named_tokens)
 
 
-def render(tokenizer: Tokenizer, name: TemplateName, messages: list[dict[str, str]], **options: Any) -> str:
+def render(tokenizer: Tokenizer, name: TemplateName, messages: list[dict[str, Any]], **options: Any) -> str:
     return tokenizer.decode(ChatTemplate(TEMPLATES[name].source, tokenizer).encode(messages, **options))
 
 
@@ -104,8 +105,39 @@ def test_alpaca_answers_end_the_text_and_may_be_followed_by_further_turns(tokeni
 def test_developers_are_systems_and_other_roles_are_refused(tokenizer: Tokenizer, name: TemplateName) -> None:
     developer = [{"role": "developer", "content": "Be kind."}]
     assert render(tokenizer, name, developer) == render(tokenizer, name, CONVERSATION[:1])
-    with pytest.raises(ChatTemplateError, match="not tool"):
-        render(tokenizer, name, [{"role": "tool", "content": "42"}])
+    with pytest.raises(ChatTemplateError, match="no messages of the role narrator"):
+        render(tokenizer, name, [{"role": "narrator", "content": "42"}])
+
+
+CALLED = [
+    {"role": "user", "content": "Is it raining?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "rain", "arguments": {"in": "K\u00f6ln"}}}],
+    },
+    {"role": "tool", "content": "Yes."},
+]
+CALLS = '[{"name": "rain", "arguments": {"in": "K\u00f6ln"}}]'
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_calls_are_what_the_assistant_says_and_their_answers_what_the_user_says(
+    tokenizer: Tokenizer, oracle: Any, name: TemplateName
+) -> None:
+    told = [CALLED[0], {"role": "assistant", "content": CALLS}, {"role": "user", "content": "Yes."}]
+    assert render(tokenizer, name, CALLED) == render(tokenizer, name, told)
+    assert render(tokenizer, name, [*CALLED[:2], {"role": "function", "content": "Yes."}]) == render(
+        tokenizer, name, told
+    )
+    theirs = oracle.apply_chat_template(
+        CALLED, chat_template=TEMPLATES[name].source, tokenize=False, add_generation_prompt=True
+    )
+    assert theirs == render(tokenizer, name, told)
+
+
+def test_calls_are_written_as_models_are_made_to_write_them() -> None:
+    assert f'[{call_opening("rain")}{{"in": "K\u00f6ln"}}}}]' == CALLS
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))

@@ -195,7 +195,7 @@ def test_conversations_that_are_too_long_are_told_before_the_first_step(
         ('[{"instruction": "x"}]', "record 1 has no 'output'"),
         (json.dumps([{"instruction": "x " * 200, "output": "y"}] * 4), "no conversation fits the model's context"),
         (json.dumps(RECORDS[:1]), "too few"),
-        (json.dumps([{"messages": [{"role": "tool", "content": "x"}, ANSWER]}] * 4), "record 2: .*not tool"),
+        (json.dumps([{"messages": [{"role": "narrator", "content": "x"}, ANSWER]}] * 4), "record 2: .*narrator"),
     ],
 )
 def test_unusable_data_is_an_error_before_anything_is_written(

@@ -29,11 +29,13 @@ class ResponseText(Body):
     """Accepted, and changes nothing."""
 
 
-class InputMessage(ChatMessage):
-    """One turn of a conversation."""
-
+class _Item(Body):
     type: Literal["message"] = "message"
     """There are no other items."""
+
+
+class InputMessage(ChatMessage, _Item):
+    """One turn of a conversation; what it is is looked at first."""
 
 
 def _as_items(value: object) -> object:

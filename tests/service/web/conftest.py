@@ -1,11 +1,13 @@
 """The service in front of scripted workers, on the tiny checkpoints' descriptions and tokenizer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.chat import ChatTemplate
 from model.tokenizer import Tokenizer
 from service.settings import ServiceSettings
 from service.web.catalog import load_models
@@ -27,14 +29,25 @@ def models(checkpoint_paths: tuple[Path, ...]) -> ServedModels:
 
 @pytest.fixture(scope="session")
 def make_service(models: ServedModels, checkpoint_paths: tuple[Path, ...], tokenizer: Tokenizer) -> ServiceMaker:
-    """Build a service: `generate` and `classify` are scripts, `text` what every sequence writes, the rest settings."""
+    """Build a service: `generate` and `classify` are scripts, `text` what every sequence writes, `template` that of
+    the models that chat; the rest are settings."""
 
     def make(
-        *, generate: Any = None, classify: Any = None, text: str = "Hi!", is_up: bool = True, **changes: Any
+        *,
+        generate: Any = None,
+        classify: Any = None,
+        text: str = "Hi!",
+        template: str | None = None,
+        is_up: bool = True,
+        **changes: Any,
     ) -> Service:
         settings = ServiceSettings(checkpoints=checkpoint_paths, **changes)
         generate_worker = ScriptedWorker(generate or writes(tokenizer.encode(text)))
-        served = ServedModels(models, settings.default_model)
+        chosen = [
+            replace(model, template=ChatTemplate(template, tokenizer)) if template and model.template else model
+            for model in models
+        ]
+        served = ServedModels(chosen, settings.default_model)
         return Service(served, settings, generate_worker, ScriptedWorker(classify or scores(1.0, 0.0)), is_up)
 
     return make

@@ -118,6 +118,20 @@ def test_truncation_drops_the_oldest_turns_whole_and_keeps_the_system(service: S
     )
 
 
+def test_truncation_never_parts_an_answer_from_its_question(service: Service) -> None:
+    asked = [{"role": "user", "content": "new"}, {"role": "assistant", "content": "c" * 20}]
+    turns = [{"role": "user", "content": "old"}, *asked, {"role": "tool", "content": "42"}]
+    text = sent_text(service, *turns, truncate_prompt_tokens=33)
+    assert text == f"<|user|>new<|end|><|assistant|>{'c' * 20}<|end|><|user|>42<|end|><|assistant|>"
+
+
+def test_a_conversation_that_the_template_refuses_is_an_error(make_service: ServiceMaker) -> None:
+    service = make_service(template="{{ raise_exception('Roles must alternate') }}")
+    error = service.post(PATH, {"model": "tiny-chat", "messages": [HELLO]}).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", "messages")
+    assert "Roles must alternate" in error["message"]
+
+
 def test_last_message_that_does_not_fit_is_an_error_even_with_truncation(service: Service) -> None:
     body = {"model": "tiny-chat", "messages": [{"role": "user", "content": "x" * 300}], "truncate_prompt_tokens": -1}
     response = service.post(PATH, body)

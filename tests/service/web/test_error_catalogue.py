@@ -50,6 +50,8 @@ def embedding(changes: dict[str, Any], code: str, param: str, **more: Any) -> Ro
     return Row("/v1/embeddings", {"model": "tiny-base", "input": "Hello"} | changes, code, param, **more)
 
 
+CALL: dict[str, Any] = {"role": "assistant", "content": None}
+
 MODEL = [
     Row(
         COMPLETIONS,
@@ -81,6 +83,12 @@ MISSING = [
     message(
         {"role": "user", "content": [{"type": "text"}]}, "missing_required_parameter", "messages[0].content[0].text"
     ),
+    message(CALL | {"tool_calls": [{}]}, "missing_required_parameter", "messages[0].tool_calls[0].function"),
+    message(
+        CALL | {"tool_calls": [{"function": {"name": "f"}}]},
+        "missing_required_parameter",
+        "messages[0].tool_calls[0].function.arguments",
+    ),
     completion({"response_format": {}}, "missing_required_parameter", "response_format.type"),
 ]
 
@@ -107,6 +115,14 @@ TYPES = [
         {"stream": True, "stream_options": {"include_usage": 1}}, "invalid_type", "stream_options.include_usage"
     ),
     chat({"messages": "hi"}, "invalid_type", "messages"),
+    message(
+        CALL | {"tool_calls": [{"function": {"name": 5}}]}, "invalid_type", "messages[0].tool_calls[0].function.name"
+    ),
+    message(
+        CALL | {"tool_calls": [{"function": {"name": "f", "arguments": 5}}]},
+        "invalid_type",
+        "messages[0].tool_calls[0].function.arguments",
+    ),
     chat({"messages": ["hi"]}, "invalid_type", "messages[0]"),
     message({"role": 1, "content": "x"}, "invalid_type", "messages[0].role"),
     message({"role": "user", "content": 1}, "invalid_type", "messages[0].content"),
@@ -180,7 +196,6 @@ VALUES = [
     chat({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
     chat({"add_generation_prompt": True, "continue_final_message": True}, "invalid_value", "continue_final_message"),
     chat({"echo": True}, "invalid_value", "echo"),
-    message({"role": "tool", "content": "x"}, "invalid_value", "messages", message="This model knows system, user"),
     Row(CLASSIFY, TEXT | {"input": ""}, "invalid_value", "input"),
     Row(CLASSIFY, TEXT | {"input": ["a", ""]}, "invalid_value", "input[1]"),
     Row(CLASSIFY, TEXT | {"inputs": "b"}, "invalid_value", "inputs"),

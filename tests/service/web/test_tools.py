@@ -94,10 +94,45 @@ def test_a_call_cut_short_is_shown_as_far_as_it_came(make_service: ServiceMaker,
     assert all(call["function"]["name"] in ARGUMENTS for call in choice["message"]["tool_calls"])
 
 
-def test_the_template_sees_the_functions_that_must_be_called(service: Service) -> None:
-    """Ours shows none; what a client sends for the template does not replace them."""
-    response = service.post("/v1/chat/completions", {**CHAT, "max_tokens": 3, "tools": TOOLS, "tool_choice": NAMED})
+def prompt_of(service: Service, body: dict[str, Any]) -> str:
+    response = service.post("/v1/chat/completions", {**CHAT, "max_tokens": 3, **body})
     assert response.status_code == 200, response.text
+    return service.models.get("tiny-chat").tokenizer.decode(service.generate.requests[-1].prompt_ids)
+
+
+@pytest.mark.parametrize("choice", [NAMED, "required"])
+def test_the_template_sees_the_functions_that_must_be_called(make_service: ServiceMaker, choice: object) -> None:
+    """What a client sends for the template does not replace them."""
+    service = make_service(template="{{ tools | tojson }}")
+    body = {"tools": TOOLS[1:], "tool_choice": choice, "chat_template_kwargs": {"tools": "none"}}
+    if choice == NAMED:
+        body["tool_choice"] = {"type": "function", "function": {"name": "give_up"}}
+    assert json.loads(prompt_of(service, body)) == TOOLS[1:]
+    assert prompt_of(service, body | {"tool_choice": "none", "chat_template_kwargs": {}}) == "null"
+
+
+def test_the_template_sees_calls_with_their_arguments_as_objects(make_service: ServiceMaker) -> None:
+    service = make_service(template="{{ messages[0].content | tojson }}{{ messages[0].tool_calls | tojson }}")
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
+    seen = {**call, "function": {"name": "f", "arguments": {"a": [1]}}}
+    turns = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert prompt_of(service, {"messages": turns}) == f'""[{json.dumps(seen)}]'
+
+
+def test_the_template_sees_which_call_a_tool_answers(make_service: ServiceMaker) -> None:
+    answered = {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}
+    service = make_service(template="{{ messages[0] | tojson }}")
+    assert json.loads(prompt_of(service, {"messages": [answered]})) == answered
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [("", {}), ("{}", {}), ({"a": 1}, {"a": 1}), ('{"a": ', '{"a": '), ("[1]", "[1]"), ("[" * 40, "[" * 40)],
+)
+def test_arguments_that_are_no_object_are_seen_as_they_are(make_service: ServiceMaker, sent: Any, seen: Any) -> None:
+    service = make_service(template="{{ messages[0].tool_calls[0].function.arguments | tojson }}")
+    call = {"function": {"name": "f", "arguments": sent}}
+    assert json.loads(prompt_of(service, {"messages": [{"role": "assistant", "tool_calls": [call]}]})) == seen
 
 
 @pytest.mark.parametrize(

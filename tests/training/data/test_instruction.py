@@ -187,8 +187,8 @@ def test_none_that_fits_is_an_error(tokenizer: Tokenizer, template: ChatTemplate
 
 
 def test_a_conversation_that_the_template_refuses_is_named(tokenizer: Tokenizer, template: ChatTemplate) -> None:
-    odd = [{"role": "tool", "content": "42"}, *conversation("Go", "x")]
-    with pytest.raises(DataError, match=r"--valid-data: record 2: .*not tool"):
+    odd = [{"role": "narrator", "content": "42"}, *conversation("Go", "x")]
+    with pytest.raises(DataError, match=r"--valid-data: record 2: .*narrator"):
         ConversationBatches([conversation("Go", "x"), odd], template, tokenizer, block_size=99, flag="--valid-data")
 
 
