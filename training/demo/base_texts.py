@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from training.demo import drills, stories
 
-COPYING_SHARE, OWNING_SHARE, USAGE_SHARE = 0.08, 0.2, 0.25
+COPYING_SHARE, OWNING_SHARE, USAGE_SHARE = 0.08, 0.2, 0.35
 """Shares of documents; the others are stories."""
 
 

@@ -24,7 +24,7 @@ from model.classifier import GPTClassifier
 from model.gpt import GPT
 from model.lora import has_lora, merge_lora
 from training.chat_tools import chat_tools
-from training.classify import build_classifier, classify
+from training.classify import build_classifier, choose_tokenizer, classify
 from training.config.classify import ClassifyConfig
 from training.config.demo import DemoConfig
 from training.config.finetune import LoRASettings
@@ -74,6 +74,8 @@ class DemoSize:
     chat_conversations: int
     chat_steps: int
     spam_messages: int
+    spam_reading_steps: int
+    """Steps of next-token training on the messages before their labels are learned."""
     spam_steps: int
     test_items: int
     """Held-out items of each kind of task in each split."""
@@ -91,7 +93,8 @@ QUICK = DemoSize(
     chat_conversations=20_000,
     chat_steps=600,
     spam_messages=3000,
-    spam_steps=120,
+    spam_reading_steps=300,
+    spam_steps=100,
     test_items=50,
     task_weights=dict.fromkeys(tasks.EASY_KINDS, 3.0),
 )
@@ -100,13 +103,14 @@ QUICK = DemoSize(
 FULL = DemoSize(
     model=ModelShape(family="llama", block_size=384, n_layer=4, n_head=4, n_embd=128),
     base_documents=30_000,
-    base_conversations=60_000,
-    base_steps=1400,
+    base_conversations=70_000,
+    base_steps=1700,
     base_batch_size=12,
-    chat_conversations=190_000,
-    chat_steps=3900,
+    chat_conversations=160_000,
+    chat_steps=3300,
     spam_messages=5000,
-    spam_steps=300,
+    spam_reading_steps=1000,
+    spam_steps=100,
     test_items=100,
     task_weights=tasks.HARD_KINDS,
     vocab_size=896,
@@ -144,7 +148,8 @@ def make(config: DemoConfig, size: DemoSize) -> list[Results]:
 
 
 class Demo:
-    """The data of one run and the three recipes on it; the second and third start from the first one's checkpoint."""
+    """The data of one run and the three recipes on it; the assistant starts from the base model, the classifier from
+    nothing."""
 
     def __init__(self, config: DemoConfig, size: DemoSize) -> None:
         self.config = config
@@ -231,22 +236,26 @@ class Demo:
         return results
 
     def make_spam(self, folder: RunFolder) -> Results:
-        """Finetune the base model to label messages, and compare with two baselines."""
+        """Train a model of its own to label messages, and compare with two baselines.
+
+        The base model reads letters where the messages' words tell spam from ham, and is worse at it.
+        """
         labels = ["ham", "spam"]
         settings = ClassifyConfig(
-            **self._common(SPAM, self.size.spam_steps, lr=4e-4),
+            **self._common(SPAM, self.size.spam_steps, lr=2e-3),
             data=Path("training/demo/spam.py"),
-            base=self.config.out / BASE,
             batch_size=32,
+            warmup_lm_steps=self.size.spam_reading_steps,
         )
         set_up_torch(settings)
         train = [Example(text, (label,)) for text, label in self.messages]
         test = [Example(text, (label,)) for text, label in spam.messages(TEST_SEED, 600, held_out=True)]
         split = Split(train[300:], train[:300], test)
-        model = build_classifier(settings, self.tokenizer, split.train, num_labels=len(labels))
+        tokenizer = choose_tokenizer(settings, split.train)
+        model = build_classifier(settings, tokenizer, split.train, num_labels=len(labels))
         with MetricsLog(folder.metrics) as log:
-            state = whole(classify(model, split, labels, self.tokenizer, settings, log=log))
-        results = measure_labels(as_saved(model), split, labels, self.tokenizer)
+            state = whole(classify(model, split, labels, tokenizer, settings, log=log))
+        results = measure_labels(as_saved(model), split, labels, tokenizer)
         card = Card(
             summary="Tells spam from ham.",
             data=f"{len(split.train):,} generated messages (`training/demo/spam.py`); tested on clauses and words "
@@ -254,7 +263,7 @@ class Demo:
             metrics=results.summary,
             reproduce=self._command(),
         )
-        save_run(settings, model, self.tokenizer, card, log, state, labels=labels, dtype=torch.bfloat16)
+        save_run(settings, model, tokenizer, card, log, state, labels=labels, dtype=torch.bfloat16)
         return results
 
     def _common(self, name: str, steps: int, lr: float) -> dict[str, Any]:
@@ -288,7 +297,7 @@ class Demo:
         """Return as much of each kind of text as the vocabulary should care about; held-out nouns are not in it."""
         said = [message["content"] for talk in self.conversations[:4000] for message in talk]
         documents = itertools.islice(self._base_documents(usage_share=0), 3000)
-        return [*documents, *said, *(text for text, _ in self.messages[:2000])]
+        return [*documents, *said]
 
     def _command(self) -> str:
         config = self.config

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from training.demo.stories import story_request
 from training.demo.tasks import Draw, Message, questions_about_owners, small_talk, training_tasks
 
-STORY_SHARE, SMALL_TALK_SHARE, LONG_SHARE, OWNERS_SHARE = 0.06, 0.04, 0.06, 0.08
+STORY_SHARE, SMALL_TALK_SHARE, LONG_SHARE, OWNERS_SHARE = 0.06, 0.04, 0.06, 0.1
 """Shares of conversations that tell a story, that are manners only, that have two or three turns, and that ask for one
 owner after another."""
 

@@ -1,9 +1,10 @@
 """Plain texts that teach the base model one thing each: to copy words, who has what, and what can be said of a noun.
 
-Nothing in them names a category or a form of a held-out word; nouns themselves are all used, as they are in any text.
+Nothing in them names the category or a form of a held-out word; nouns themselves are all used, as they are in any text.
 """
 
 import random
+from collections.abc import Iterable
 
 from training.demo import plots, words
 
@@ -11,16 +12,39 @@ _DRILL_WORDS = (*plots.GIRLS, *plots.BOYS, *plots.TOYS, *plots.COLORS, *plots.BE
 
 
 def owning(rng: random.Random) -> str:
-    """Say who has what, and then whose each thing is, in another order."""
-    count = rng.randint(2, 5)
-    pools = [words.split_words(pool, held_out=False) for pool in (words.NAMES, words.THINGS)]
-    names, things = (
-        [words.pseudo_word(rng) if rng.random() < 0.5 else word for word in rng.sample(pool, count)] for pool in pools
-    )
-    pairs = [(name[0].upper() + name[1:], thing) for name, thing in zip(names, things, strict=True)]
+    """Say who has what, and then whose each thing is, in another order; often with names of a few letters, in rounds.
+
+    Such names are told apart at a glance: what is learned on them, to look from a thing to its owner, is then
+    learned on longer ones sooner.
+    """
+    if rng.random() >= TINY_SHARE:
+        return _owners(rng, *(_real_or_made_up(rng, pool) for pool in (words.NAMES, words.THINGS)))
+    return " ".join(_owners(rng, _tiny(rng), _tiny(rng)) for _ in range(rng.randint(2, 5)))
+
+
+def _owners(rng: random.Random, names: Iterable[str], things: Iterable[str]) -> str:
+    pairs = [(name[0].upper() + name[1:], thing) for name, thing in zip(names, things, strict=False)]
+    pairs = pairs[: rng.randint(2, 5)]
     said = [f"{name} has {words.with_article(thing)}." for name, thing in pairs]
     rng.shuffle(pairs)
-    return " ".join([*said, *(f"The {thing} is with {name}." for name, thing in pairs)])
+    whose = rng.choice(_WHOSE)
+    return " ".join([*said, *(whose.format(thing=thing, name=name) for name, thing in pairs)])
+
+
+def _real_or_made_up(rng: random.Random, pool: tuple[str, ...]) -> list[str]:
+    known = rng.sample(words.split_words(pool, held_out=False), 5)
+    return [words.pseudo_word(rng) if rng.random() < 0.5 else word for word in known]
+
+
+def _tiny(rng: random.Random) -> list[str]:
+    return list(dict.fromkeys(words.tiny_word(rng) for _ in range(8)))
+
+
+TINY_SHARE = 0.6
+"""Share of drills about owners whose names and things have one to three letters."""
+
+_WHOSE = ("The {thing} is with {name}.", "The {thing}: {name}.", "The {thing} belongs to {name}.")
+"""Ways to say once more whose a thing is; in the second the answer follows the question at once."""
 
 
 def copying(rng: random.Random) -> str:
@@ -35,12 +59,28 @@ def copying(rng: random.Random) -> str:
 
 
 def usage(rng: random.Random) -> str:
-    """Use some nouns, held-out ones too, as text does: what is said of each tells what kind of thing it is."""
+    """Use some nouns, held-out ones too, as text does: what is said of each tells what kind of thing it is.
+
+    Of a noun that is not held out, its category is named now and then, in the same sentences.
+    """
     categories = rng.choices(tuple(_USES), k=rng.randint(4, 8))
-    nouns = [rng.choice(words.NOUNS_BY_CATEGORY[category]) for category in categories]
-    return " ".join(
-        f"The {noun} {rng.choice(_USES[category])}." for noun, category in zip(nouns, categories, strict=True)
-    )
+    return " ".join(_use(rng, rng.choice(words.NOUNS_BY_CATEGORY[category]), category) for category in categories)
+
+
+def _use(rng: random.Random, noun: str, category: str) -> str:
+    is_named = not words.is_held_out(noun) and rng.random() < NAMED_SHARE
+    use = f"is {words.with_article(category)}" if is_named else rng.choice(_USES[category])
+    return rng.choice(_ABOUT).format(noun=noun, a_noun=words.with_article(noun), use=use)
+
+
+NAMED_SHARE = 0.3
+"""Share of what is said of a noun that is not held out that names its category."""
+
+_ABOUT = (
+    "The {noun} {use}.", "The {noun} {use}.", "There is {a_noun} that {use}.", "I know {a_noun} that {use}.",
+    "It is {a_noun} and it {use}.",
+)  # fmt: skip
+"""Sentences about a noun, the noun at their start or not."""
 
 
 _USES = {
@@ -85,4 +125,4 @@ _USES = {
         "kept the rhythm of the song", "needs a new player in the concert",
     ),
 }  # fmt: skip
-"""How a sentence about any noun of a category may go on; none names the category."""
+"""What may be said of any noun of a category; none names the category."""

@@ -98,6 +98,13 @@ class Draw:
         name = self.word(pool)
         return name[0].upper() + name[1:]
 
+    def tiny(self, _pool: tuple[str, ...]) -> str:
+        """Make up a word of a few letters, in place of one from a list."""
+        return words.tiny_word(self.rng)
+
+    def tiny_name(self, pool: tuple[str, ...]) -> str:
+        return self.tiny(pool).capitalize()
+
     def number(self, low: int, high: int) -> int:
         while True:
             number = self.rng.randint(low, high)
@@ -245,17 +252,22 @@ def _reading(draw: Draw) -> Fields:
 
 
 def questions_about_owners(draw: Draw) -> list[Message]:
-    """Ask for several owners in one conversation, so that much is to be found in few words."""
-    names, things = draw.several(draw.name, words.NAMES, 4), draw.several(draw.word, words.THINGS, 4)
+    """Ask for several owners in one conversation, often of tiny names, so that much is to be found in few words."""
+    count, is_tiny = draw.rng.randint(2, 5), draw.rng.random() < TINY_SHARE
+    names = draw.several(draw.tiny_name if is_tiny else draw.name, words.NAMES, count)
+    things = draw.several(draw.tiny if is_tiny else draw.word, words.THINGS, count)
     owners = list(zip(names, things, strict=True))
     talk = " ".join(f"{name} has {words.with_article(thing)}." for name, thing in owners) + " "
     messages = []
-    for name, thing in draw.rng.sample(owners, 4):
+    for name, thing in draw.rng.sample(owners, count):
         question = draw.rng.choice(OWNER_QUESTIONS).format(thing=thing)
         messages += [{"role": "user", "content": talk + question}, {"role": "assistant", "content": f"That is {name}."}]
         talk = ""
     return messages
 
+
+TINY_SHARE = 0.6
+"""Share of such conversations whose names and things have one to three letters."""
 
 OWNER_QUESTIONS = ("Who has the {thing}?", "The {thing}: who has it?", "And the {thing}?", "Say who has the {thing}.")
 """Ways to ask once more for an owner."""

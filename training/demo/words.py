@@ -5,6 +5,7 @@ that would be held out while other texts need their forms are not listed at all.
 """
 
 import random
+import string
 import zlib
 
 
@@ -190,6 +191,13 @@ def pseudo_word(rng: random.Random) -> str:
         word = "".join(_syllable(rng) for _ in range(rng.choice((1, 2, 2, 2, 3))))
         if 3 <= len(word) <= 10 and word not in LISTED:
             return word
+
+
+def tiny_word(rng: random.Random) -> str:
+    """Make up a row of one to three letters that is in no list: it is told from others by looking at few of them."""
+    while (word := "".join(rng.choices(string.ascii_lowercase, k=rng.choice((1, 1, 2, 2, 3))))) in LISTED:
+        pass
+    return word
 
 
 LISTED = frozenset(

@@ -20,6 +20,7 @@ TINY = DemoSize(
     chat_conversations=700,
     chat_steps=2,
     spam_messages=700,
+    spam_reading_steps=2,
     spam_steps=2,
     test_items=1,
     vocab_size=500,

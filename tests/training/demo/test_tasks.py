@@ -15,6 +15,7 @@ from training.demo.tasks import (
     EASY_KINDS,
     KINDS,
     KINDS_BY_NAME,
+    OWNER_QUESTIONS,
     SMALL_TALK,
     WORDS,
     Draw,
@@ -175,19 +176,27 @@ def test_conversations_alternate_and_end_with_the_assistant() -> None:
     for turns in itertools.islice(conversations(2), 500):
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
         lengths.add(len(turns) // 2)
-    assert lengths == {1, 2, 3, 4}
+    assert lengths == {1, 2, 3, 4, 5}
 
 
 def test_owners_are_asked_for_one_after_another_and_are_those_of_the_first_message() -> None:
-    draw = Draw(random.Random(1), held_out=False)
-    for _ in range(30):
+    draw, counts = Draw(random.Random(1), held_out=False), set()
+    for _ in range(60):
         first, *others = questions_about_owners(draw)
         has = {thing: name for name, thing in re.findall(r"(\w+) has an? (\w+)\.", first["content"])}
-        assert len(has) == 4
-        talk = [first["content"].split(". ", 4)[-1], *(message["content"] for message in others)]
+        talk = [first["content"].split(". ", len(has))[-1], *(message["content"] for message in others)]
+        asked = []
         for question, reply in zip(talk[::2], talk[1::2], strict=True):
-            (thing,) = has.keys() & set(re.findall(r"\w+", question))
+            (thing,) = [found[1] for asking in OWNER_QUESTIONS if (found := _asks(asking).fullmatch(question))]
+            asked.append(thing)
             assert reply == f"That is {has[thing]}."
+        assert sorted(asked) == sorted(has)
+        counts.add(len(has))
+    assert counts == {2, 3, 4, 5}
+
+
+def _asks(question: str) -> re.Pattern[str]:
+    return re.compile(re.escape(question).replace(r"\{thing\}", r"(\w+)"))
 
 
 def test_words_of_instructions_are_those_asked_with_and_not_held_out() -> None:
