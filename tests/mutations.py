@@ -115,6 +115,11 @@ def seeds(complete: str, chat: str, classify: str) -> dict[str, list[dict[str, A
     }
 
 
+def admin_seeds(directory: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the same for the routes that want the admin key, with the directory of a checkpoint."""
+    return {"/admin/models": [{"path": directory, "id": "added"}, {"path": directory, "id": None}]}
+
+
 WRONG_VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**300, 0.0, -0.0, 1e-320, 1e308, 0.5, 1.0,
     "", " ", "0", "1", "null", "\x00", "\ufeff", "\U0010ffff", "e\u0301", "<|end|>", "a" * 5000, "../../etc/passwd",

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,19 +17,8 @@ from service.web.frontend import Frontend
 from service.web.loads import LoadError
 from service.web.middleware import exchange_of
 from service.web.models import ServedModel
-
-_MODEL_ID = r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}"
-
-
-class NewModel(BaseModel):
-    """The body of `POST /admin/models`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
-    path: str = Field(min_length=1, max_length=4096)
-    """Directory of a checkpoint or an adapter, as the server sees it."""
-    id: str | None = Field(None, pattern=f"^{_MODEL_ID}$")
-    """What clients call the model; absent: the directory's name. One that is served already is replaced."""
+from service.web.protocol.admin import NewModel
+from service.web.validation import ignored_params, validate
 
 
 class AdminRoutes:
@@ -48,7 +36,9 @@ class AdminRoutes:
 
     async def add(self, request: Request) -> Response:
         """Load a model and serve it; answer once it takes requests, or with the reason why it never will."""
-        body = _validate(parse_object(await read_body(request.receive, self._settings.max_body_bytes)))
+        data = parse_object(await read_body(request.receive, self._settings.max_body_bytes))
+        body = validate(NewModel, data, self._settings)
+        ignored_params(NewModel, data, strict=True)
         path = self._resolve(body.path)
         exchange_of(request.scope).facts["model"] = body.id
         async with self._lock:
@@ -56,8 +46,9 @@ class AdminRoutes:
             try:
                 model = await run_in_threadpool(self._read, path, body.id)
                 await self._frontend.loads.add(model)
-            except (ValueError, LoadError) as error:
-                reason = re.sub(re.escape(str(path)), lambda _: body.path, str(error))
+            except (ValueError, LoadError, OSError) as error:
+                told = error.strerror if isinstance(error, OSError) else None
+                reason = re.sub(re.escape(str(path)), lambda _: body.path, told or str(error))
                 raise InvalidParameter("invalid_value", "path", f"Invalid 'path': {reason}") from error
         return JSONResponse(self._describe(model))
 
@@ -102,13 +93,3 @@ class AdminRoutes:
             "status": "ready" if self._frontend.loads.is_loaded(model.version) else "loading",
             "uses": model.uses.count,
         }
-
-
-def _validate(data: dict[str, Any]) -> NewModel:
-    try:
-        return NewModel.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = str(first["loc"][0]) if first["loc"] else ""
-        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-        raise InvalidParameter(code, param[:64], f"Invalid '{param[:64]}': {first['msg']}.") from None

@@ -295,5 +295,29 @@ class ModelList(Answer):
     data: list[ModelCard]
 
 
+class ServedVersion(ModelCard):
+    """What operators see."""
+
+    version: str
+    """Its name among all versions of all models."""
+    path: str
+    """The directory it comes from."""
+    fingerprint: str
+    status: Literal["ready", "loading"]
+    uses: int
+    """How many need it: the list of served models, requests, adapters."""
+
+
+class ServedVersions(Answer):
+    object: Literal["list"]
+    data: list[ServedVersion]
+
+
+class RemovedModel(Answer):
+    id: str
+    object: Literal["model"]
+    deleted: Literal[True]
+
+
 class Status(Answer):
     status: Literal["ok", "loading", "draining", "engine_stalled"]

@@ -1,7 +1,7 @@
 """One turn of a conversation as clients send it: a role and a content that may come as text or as parts of text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import PlainValidator, WithJsonSchema, model_validator
 
@@ -48,7 +48,7 @@ class CalledFunction(Body):
     """A JSON object, as text or as it is."""
 
 
-class ToolCall(Body):
+class EarlierCall(Body):
     """One call in an answer."""
 
     id: str | None = None
@@ -62,13 +62,15 @@ class ToolCall(Body):
 class ChatMessage(Body):
     """One turn; its content is plain text by now."""
 
+    nullable: ClassVar[frozenset[str]] = frozenset({"content"})
+
     role: Role
     """Who speaks; `developer` is `system`."""
     content: Annotated[Any, WithJsonSchema(_CONTENT)] = None
     """What is said: text, or parts of text, which are joined. Only an assistant with `tool_calls` may say nothing."""
     name: str | None = None
     """Who exactly, where the chat template shows it."""
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[EarlierCall] | None = None
     """Functions the assistant called."""
     tool_call_id: str | None = None
     """Which call a tool answers."""

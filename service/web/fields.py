@@ -5,7 +5,7 @@ No whole request is known here; `protocol` puts the fields together.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticKnownError, core_schema
 
@@ -46,6 +47,18 @@ class Body(BaseModel):
     """A JSON object sent by a client. Strict: `true` is not a number, `"16"` is not an integer."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", use_attribute_docstrings=True)
+
+    nullable: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose null is a value of its own; of all others it stands for an omitted field."""
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the public API that are accepted and change nothing here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        return {name: item for name, item in value.items() if item is not None or name in cls.nullable}
 
 
 def _whole(value: object) -> object:

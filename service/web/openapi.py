@@ -3,7 +3,7 @@
 Fields, ranges and defaults come from `protocol`, limits from the settings, names of models from what is served now.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from service.settings import ServiceSettings
 from service.web import answers
-from service.web.fields import SETTING
+from service.web.fields import SETTING, Body
 from service.web.models import Capability
-from service.web.protocol.base import RequestBody
+from service.web.protocol.admin import NewModel
 from service.web.protocol.chat import ChatRequest
 from service.web.protocol.classify import ClassifyRequest, PredictRequest
 from service.web.protocol.completions import CompletionRequest
@@ -32,17 +32,21 @@ class Operation:
     summary: str
     answer: Any
     """Type of the JSON of a good answer; None: plain text."""
-    body: type[RequestBody] | None = None
+    body: type[Body] | None = None
     capability: Capability | None = None
     """What a model must be able to do; None: any model will do."""
     streams: bool = False
     is_public: bool = False
+    is_admin: bool = False
+    is_deletion: bool = False
     errors: tuple[int, ...] = ()
     """Statuses of its own."""
     parameters: tuple[Schema, ...] = ()
 
     @property
     def method(self) -> str:
+        if self.is_deletion:
+            return "delete"
         return "get" if self.body is None else "post"
 
 
@@ -106,6 +110,35 @@ OPERATIONS = (
     Operation("/metrics", "Numbers for Prometheus.", None, is_public=True),
 )
 
+ADMIN_OPERATIONS = (
+    Operation(
+        "/admin/models", "List the models with their versions and directories.", answers.ServedVersions, is_admin=True
+    ),
+    Operation(
+        "/admin/models",
+        "Add or replace a model.",
+        answers.ServedVersion,
+        NewModel,
+        is_admin=True,
+        errors=(400, 413, 415, 503),
+    ),
+    Operation(
+        "/admin/models/{id}",
+        "Serve a model no more.",
+        answers.RemovedModel,
+        is_admin=True,
+        is_deletion=True,
+        errors=(404, 503),
+        parameters=(_MODEL_ID,),
+    ),
+)
+"""What there is with an admin key."""
+
+_SCHEMES: Schema = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+}
+
 _STATUSES = {
     400: "The request is wrong; `param` says where.",
     401: "The API key is missing or wrong.",
@@ -126,12 +159,12 @@ def describe_service(cards: Sequence[Mapping[str, Any]], settings: ServiceSettin
     error = TypeAdapter(answers.ErrorAnswer).json_schema(ref_template=_REF)
     components["ErrorAnswer"] = _adopt(error, components, settings)
     paths: Schema = {}
-    for operation in OPERATIONS:
+    operations = (*OPERATIONS, *(ADMIN_OPERATIONS if settings.admin_key_hashes else ()))
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _describe(operation, cards, settings, components)
-    schemes = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
-    }
+    schemes = _SCHEMES if settings.api_key_hashes else {}
+    if settings.admin_key_hashes:
+        schemes = schemes | {f"admin_{name}": scheme for name, scheme in _SCHEMES.items()}
     document: Schema = {
         "openapi": "3.1.0",
         "info": {
@@ -141,23 +174,21 @@ def describe_service(cards: Sequence[Mapping[str, Any]], settings: ServiceSettin
             "is an omitted field. The header `x-request-timeout-ms` shortens the time a request may take.",
         },
         "paths": paths,
-        "components": {"schemas": components, **({"securitySchemes": schemes} if settings.api_key_hashes else {})},
+        "components": {"schemas": components, **({"securitySchemes": schemes} if schemes else {})},
     }
-    return document | ({"security": [{name: []} for name in schemes]} if settings.api_key_hashes else {})
+    return document | ({"security": [{name: []} for name in _SCHEMES]} if settings.api_key_hashes else {})
 
 
 def _describe(
     operation: Operation, cards: Sequence[Mapping[str, Any]], settings: ServiceSettings, components: Schema
 ) -> Schema:
     is_public = operation.is_public and not (operation.path == "/metrics" and settings.metrics_require_key)
-    has_keys = bool(settings.api_key_hashes) and not is_public
+    has_keys = operation.is_admin or (bool(settings.api_key_hashes) and not is_public)
+    refusals = (401, 403) if operation.is_admin else (401,) if has_keys else ()
     described: Schema = {
         "summary": operation.summary,
         "responses": {"200": _good_answer(operation, settings, components)}
-        | {
-            str(status): _error_answer(operation, status)
-            for status in sorted({*operation.errors, *((401,) if has_keys else ())})
-        },
+        | {str(status): _error_answer(operation, status) for status in sorted({*operation.errors, *refusals})},
     }
     if operation.parameters:
         described["parameters"] = list(operation.parameters)
@@ -169,6 +200,8 @@ def _describe(
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if operation.is_public and is_public and settings.api_key_hashes:
         described["security"] = []
+    if operation.is_admin:
+        described["security"] = [{f"admin_{name}": []} for name in _SCHEMES]
     return described
 
 
@@ -197,13 +230,15 @@ def _body_schema(
 ) -> Schema:
     body = operation.body
     assert body is not None
-    schema = _adopt(body.model_json_schema(ref_template=_REF), components, settings)
+    schema = body.model_json_schema(ref_template=_REF)
+    for definition in schema.get("$defs", {}).values():
+        definition["properties"] = _with_nulls(definition, frozenset())
+    schema = _adopt(schema, components, settings)
     required = set(schema.get("required", ()))
-    properties = {
-        name: field if name in required | body.nullable else _nullable(field)
-        for name, field in schema["properties"].items()
-    }
+    properties = _with_nulls(schema, body.nullable)
     properties |= {name: {"description": "Accepted, and changes nothing."} for name in sorted(body.without_effect)}
+    if "model" not in properties:
+        return schema | {"properties": properties}
     needs_name = operation.capability is not None and settings.default_model is None
     if operation.capability == "classify" and len(model_names) == 1:
         needs_name = False
@@ -221,9 +256,10 @@ _KEYWORDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "
 def _adopt(schema: Schema, components: Schema, settings: ServiceSettings) -> Schema:
     """Move a schema's definitions to the document's, and say everything in the keywords of JSON Schema."""
     for name, definition in schema.pop("$defs", {}).items():
-        components.setdefault(name, _plain(definition, settings))
-    plain: Schema = _plain(schema, settings)
-    return plain
+        plain = _plain(definition, settings)
+        assert components.setdefault(name, plain) == plain, f"{name} is the name of two definitions"
+    adopted: Schema = _plain(schema, settings)
+    return adopted
 
 
 def _plain(schema: Any, settings: ServiceSettings) -> Any:
@@ -241,6 +277,12 @@ def _plain(schema: Any, settings: ServiceSettings) -> Any:
             name = _KEYWORDS.get(str(keyword), str(keyword))
             plain[name] = _plain(value, settings)
     return plain
+
+
+def _with_nulls(schema: Schema, nullable: Collection[str]) -> Schema:
+    """Return the fields of an object as they may be sent; those of `nullable` say themselves what their null is."""
+    given = {*schema.get("required", ()), *nullable}
+    return {name: field if name in given else _nullable(field) for name, field in schema["properties"].items()}
 
 
 def _nullable(schema: Schema) -> Schema:

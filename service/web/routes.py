@@ -2,7 +2,6 @@
 
 import importlib.metadata
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPMethod
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -10,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from service import metrics
 from service.settings import ServiceSettings
@@ -34,6 +33,12 @@ ALIASES: Mapping[str, str] = {
     "/v1/health": "/health",
 }
 """Second paths of one handler; logs and metrics know the first one only."""
+
+EXPOSED_HEADERS = (
+    *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-ignored-params"),
+    *(f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+)
+"""What pages of other origins may read; each by name, since browsers know no patterns."""
 
 _HEALTH_PATHS = frozenset({"/health", "/v1/health", "/livez", "/readyz"})
 
@@ -59,7 +64,7 @@ def install(app: FastAPI, frontend: Frontend, settings: ServiceSettings) -> None
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", "x-ratelimit-*"],
+            expose_headers=EXPOSED_HEADERS,
         )
     names = {route.path: ALIASES.get(route.path, route.path) for route in routes}
     app.add_middleware(Exchanges, handlers=names)
@@ -170,6 +175,16 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         answer = UnknownUrl(method, path)
     elif error.status_code == 405:
-        allowed = [name.strip() for name in (error.headers or {}).get("Allow", "").split(",")]
-        answer = MethodNotSupported(method, path, sorted(name for name in allowed if name in set(HTTPMethod)))
+        answer = MethodNotSupported(method, path, sorted(_methods_of(request)))
     return error_response(answer, request.scope)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Return what may be done on a path: several routes may share it."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

@@ -13,9 +13,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from service.settings import ServiceSettings
 from service.web.complaints import array_too_long, empty_array, empty_string, json_type, string_too_long
 from service.web.errors import InvalidParameter, UnrecognizedArgument, quote
-from service.web.protocol.base import RequestBody
+from service.web.fields import Body
 
-BodyType = TypeVar("BodyType", bound=RequestBody)
+BodyType = TypeVar("BodyType", bound=Body)
 
 MAX_LISTED_PARAMS = 32
 MAX_PARAM_CHARS = 64
@@ -35,19 +35,18 @@ _EXPECTED = {
 
 
 def validate(model: type[BodyType], data: Mapping[str, Any], settings: ServiceSettings) -> BodyType:
-    """Build the request; null stands for an omitted field wherever the field does not give it a meaning.
+    """Build the request.
 
     Raises:
         InvalidParameter: something in it is wrong.
     """
-    given = {name: value for name, value in data.items() if value is not None or name in model.nullable}
     try:
-        return model.model_validate(given, context=settings)
+        return model.model_validate(dict(data), context=settings)
     except ValidationError as error:
         raise as_api_error(error.errors(include_url=False)[0]) from None
 
 
-def ignored_params(model: type[RequestBody], data: Mapping[str, Any], *, strict: bool) -> list[str]:
+def ignored_params(model: type[Body], data: Mapping[str, Any], *, strict: bool) -> list[str]:
     """Return the names of fields that mean nothing to us, safe to put into a header.
 
     Raises:

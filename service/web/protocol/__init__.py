@@ -8,4 +8,5 @@ model, a tokenizer or a queue is checked later, elsewhere.
 - `generation`: those two as one kind of request; `completions` and `chat` add what each has alone.
 - `responses`: the body of the Responses API, which is chat in another shape.
 - `classify`, `embeddings`, `tokens`: bodies of the endpoints that generate nothing.
+- `admin`: the body of the route that adds models.
 """

@@ -8,10 +8,7 @@ from service.web.fields import Body
 class RequestBody(Body):
     """A request for one of the served models."""
 
-    nullable: ClassVar[frozenset[str]] = frozenset()
-    """Fields whose null is a value of its own."""
     without_effect: ClassVar[frozenset[str]] = frozenset({"user"})
-    """Fields of the public API that are accepted and change nothing here."""
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from service.settings import ServiceSettings
 from service.web.answers import ErrorAnswer
 from service.web.frontend import Frontend
 from service.web.models import ServedModels
-from service.web.openapi import OPERATIONS
+from service.web.openapi import ADMIN_OPERATIONS, OPERATIONS
 from service.web.routes import ALIASES, install
 
 T = TypeVar("T")
@@ -96,8 +96,10 @@ class ScriptedWorker:
         asyncio.get_running_loop().call_soon(step)
 
 
-_ANSWERS: dict[str, TypeAdapter[Any]] = {
-    operation.path: TypeAdapter(operation.answer) for operation in OPERATIONS if operation.answer is not None
+_ANSWERS: dict[tuple[str, str], TypeAdapter[Any]] = {
+    (operation.method.upper(), operation.path): TypeAdapter(operation.answer)
+    for operation in (*OPERATIONS, *ADMIN_OPERATIONS)
+    if operation.answer is not None
 }
 _ERROR: TypeAdapter[Any] = TypeAdapter(ErrorAnswer)
 
@@ -109,7 +111,7 @@ def check_described(method: str, path: str, response: httpx.Response) -> None:
     if method == "HEAD" or not response.headers.get("content-type", "").startswith("application/json"):
         return
     is_error = response.status_code >= 400 and set(response.json()) != {"status"}
-    answer = _ERROR if is_error else _ANSWERS.get(path)
+    answer = _ERROR if is_error else _ANSWERS.get((method, path))
     if answer is not None:
         answer.validate_json(response.content)
 

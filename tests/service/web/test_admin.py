@@ -256,11 +256,14 @@ def test_with_no_model_left_the_service_is_ready_and_says_there_is_none(server: 
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({}, "path", "Field required"),
-        ({"path": ""}, "path", "at least 1 character"),
-        ({"path": 5}, "path", "valid string"),
-        ({"path": "{folder}/base", "id": "a b"}, "id", "should match pattern"),
-        ({"path": "{folder}/base", "size": 1}, "size", "Extra inputs are not permitted"),
+        ({}, "path", "Missing required parameter: 'path'."),
+        ({"path": None}, "path", "Missing required parameter: 'path'."),
+        ({"path": ""}, "path", "a string must not be empty"),
+        ({"path": 5}, "path", "Invalid type for 'path': expected a string, but got an integer instead."),
+        ({"path": "x" * 4097}, "path", "maximum length 4096"),
+        ({"path": "{folder}/" + "x" * 256}, "path", "File name too long"),
+        ({"path": "{folder}/base", "id": "a b"}, "id", "'a b' does not match the pattern"),
+        ({"path": "{folder}/base", "size": 1}, None, "Unrecognized request argument supplied: size"),
         ({"path": "/etc"}, "path", "'/etc' is not below a directory that models may be loaded from"),
         ({"path": "{folder}"}, "path", "is not below a directory"),
         ({"path": "{folder}/../../../etc/passwd"}, "path", "is not below a directory"),
@@ -273,7 +276,7 @@ def test_with_no_model_left_the_service_is_ready_and_says_there_is_none(server: 
     ],
 )
 def test_what_cannot_be_added_is_told_and_changes_nothing(
-    server: Server, admin: Admin, folder: Path, body: dict[str, Any], param: str, message: str
+    server: Server, admin: Admin, folder: Path, body: dict[str, Any], param: str | None, message: str
 ) -> None:
     if not (folder / "broken").exists():  # a description without its weights: the worker finds out
         shutil.copytree(folder / "newer", folder / "broken")
@@ -287,6 +290,13 @@ def test_what_cannot_be_added_is_told_and_changes_nothing(
     assert message.replace("{folder}", str(folder)) in error["message"]
     assert admin.models() == before
     assert text_of(complete(server, "one"))
+
+
+def test_other_methods_are_refused_with_all_that_there_are(make_service: ServiceMaker) -> None:
+    service = make_service(admin_key=KEY)
+    for path, allowed in (("/admin/models", "GET, HEAD, POST"), ("/admin/models/base", "DELETE")):
+        answer = service.request("PUT", path, headers={"Authorization": f"Bearer {KEY}"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 def test_removing_what_is_not_served_is_not_found(admin: Admin) -> None:

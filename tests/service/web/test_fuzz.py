@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +17,9 @@ from service.web.protocol.classify import ClassifyRequest
 from service.web.protocol.completions import CompletionRequest
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from service.web.routes import ALIASES
-from tests.mutations import bodies, check, seeds
+from tests.mutations import admin_seeds, bodies, check, seeds
 from tests.service.web.conftest import ServiceMaker
-from tests.service.web.scripted_worker import writes
+from tests.service.web.scripted_worker import Service, writes
 
 numbers = st.one_of(
     st.integers(-3, 200), st.integers(-(10**300), 10**300), st.floats(allow_nan=False, allow_infinity=False)
@@ -75,16 +76,13 @@ NUM_MUTATIONS = int(os.environ.get("GROUNDUP_MUTATIONS", "5000"))
 """By hand: GROUNDUP_MUTATIONS=50000."""
 
 BATCH = 250
+KEY = "the-admin-key"
 
 
-def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMaker) -> None:
-    service = make_service(generate=works, max_logprobs=20)
-    valid = seeds("tiny-base", "tiny-chat", "tiny-spam")
-    todo = list(bodies(valid, NUM_MUTATIONS))
-
+def try_all(service: Service, todo: list[tuple[str, bytes]], **headers: str) -> None:
     async def send(client: httpx.AsyncClient) -> None:
         for path, body in batch:
-            response = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+            response = await client.post(path, content=body, headers={"Content-Type": "application/json", **headers})
             try:
                 check(response.status_code, response.headers["content-type"], response.content)
             except AssertionError as error:
@@ -93,6 +91,21 @@ def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMa
     for start in range(0, len(todo), BATCH):
         batch = todo[start : start + BATCH]
         service.run(send)
+
+
+def test_mutated_bodies_get_an_answer_or_a_typed_refusal(make_service: ServiceMaker) -> None:
+    service = make_service(generate=works, max_logprobs=20)
+    try_all(service, list(bodies(seeds("tiny-base", "tiny-chat", "tiny-spam"), NUM_MUTATIONS)))
+    assert service.post("/v1/completions", {"model": "tiny-base", "prompt": "x"}).status_code == 200
+
+
+def test_mutated_bodies_of_operators_do_too(make_service: ServiceMaker, checkpoint_paths: tuple[Path, ...]) -> None:
+    service = make_service(generate=works, admin_key=KEY)
+    valid = admin_seeds(str(checkpoint_paths[0]))
+    for path, all_valid in valid.items():
+        for body in all_valid:
+            assert service.post(path, body, headers={"X-Api-Key": KEY}).status_code == 200
+    try_all(service, list(bodies(valid, NUM_MUTATIONS // 10)), **{"X-Api-Key": KEY})
     assert service.post("/v1/completions", {"model": "tiny-base", "prompt": "x"}).status_code == 200
 
 
@@ -105,6 +118,8 @@ def test_what_is_mutated_was_valid(make_service: ServiceMaker, path: str) -> Non
 
 def test_every_post_route_is_mutated(make_service: ServiceMaker) -> None:
     routes = [
-        route for route in make_service().app.routes if isinstance(route, Route) and "POST" in (route.methods or ())
+        route
+        for route in make_service(admin_key=KEY).app.routes
+        if isinstance(route, Route) and "POST" in (route.methods or ())
     ]
-    assert {ALIASES.get(route.path, route.path) for route in routes} == set(seeds("", "", ""))
+    assert {ALIASES.get(route.path, route.path) for route in routes} == {*seeds("", "", ""), *admin_seeds("")}

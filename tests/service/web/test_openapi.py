@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.web.openapi import OPERATIONS
+from service.web.openapi import ADMIN_OPERATIONS, OPERATIONS
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import Service
 
@@ -76,3 +76,28 @@ def test_keys_are_described_where_they_are_asked_for(make_service: ServiceMaker,
     assert described["paths"]["/health"]["get"]["security"] == []
     assert "401" in described["paths"]["/v1/models"]["get"]["responses"]
     assert "401" not in described["paths"]["/metrics"]["get"]["responses"]
+
+
+def test_admin_routes_are_described_where_there_are_any(make_service: ServiceMaker, document: Any) -> None:
+    assert not any("admin" in path for path in document["paths"])
+    service = make_service(admin_key="secret")
+    described = service.get("/openapi.json").json()
+    assert "security" not in described
+    served = {
+        (method.lower(), route.path.replace(":path", ""))  # type: ignore[attr-defined]
+        for route in service.app.router.routes
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+        if route.path.startswith("/admin")  # type: ignore[attr-defined]
+    }
+    assert served == {(operation.method, operation.path) for operation in ADMIN_OPERATIONS}
+    for method, path in served:
+        operation = described["paths"][path][method]
+        assert operation["security"] == [{"admin_bearer": []}, {"admin_header": []}]
+        assert {"401", "403"} < set(operation["responses"])
+    body = body_of(described, "/admin/models")
+    assert (body["required"], set(body["properties"])) == (["path"], {"path", "id"})
+
+
+def test_fields_of_inner_objects_may_be_null_too(document: Any) -> None:
+    inner = document["components"]["schemas"]["ResponseText"]["properties"]["format"]
+    assert {"type": "null"} in inner["anyOf"]

@@ -203,13 +203,16 @@ def test_other_origins_get_nothing_by_default(service: Service) -> None:
 
 
 def test_listed_origins_may_call_and_preflight_needs_no_key(make_service: ServiceMaker) -> None:
-    service = make_service(cors_origins=("https://page.example",), api_keys=["sesame"])
+    limits = {"requests_per_minute": 9, "tokens_per_minute": 99}
+    service = make_service(cors_origins=("https://page.example",), api_keys=["sesame"], **limits)
     preflight = service.request("OPTIONS", "/v1/completions", headers=PREFLIGHT)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://page.example"
     answer = service.get("/v1/models", headers=ORIGIN | {"authorization": "Bearer sesame"})
     assert answer.headers["access-control-allow-origin"] == "https://page.example"
-    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {name for name in answer.headers if name.startswith("x-ratelimit-")} < set(exposed)
+    assert {"x-request-id", "retry-after"} < set(exposed)
     stranger = service.get("/v1/models", headers={"origin": "https://evil.example", "authorization": "Bearer sesame"})
     assert "access-control-allow-origin" not in stranger.headers
 
