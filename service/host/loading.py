@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from service.host.loop import IDLE_TICK_S, Outbox, Trade
 from service.host.messages import LoadModel, ModelFailed, ModelUp, ToWorker, UnloadModel
@@ -36,6 +37,16 @@ class ModelTrade(Trade, Protocol[ModelIn]):
         """Forget a model; what it still works on fails. An unknown one is fine."""
 
 
+@dataclass(slots=True)
+class _Load(Generic[ModelT]):
+    """A model that the thread reads."""
+
+    message: LoadModel
+    loaded: Future[ModelT]
+    is_wanted: bool = True
+    """Not if it is to be forgotten before it has joined."""
+
+
 class LoadingTrade(Generic[ModelT]):
     """A trade whose models come and go."""
 
@@ -48,7 +59,7 @@ class LoadingTrade(Generic[ModelT]):
         self._prepare = prepare
         self._thread: ThreadPoolExecutor | None = None
         self._queue: deque[LoadModel] = deque()
-        self._under_way: tuple[LoadModel, Future[ModelT]] | None = None
+        self._under_way: _Load[ModelT] | None = None
 
     @property
     def patience_s(self) -> float:
@@ -59,16 +70,14 @@ class LoadingTrade(Generic[ModelT]):
         if isinstance(message, LoadModel):
             self._queue.append(message)
         elif isinstance(message, UnloadModel):
-            self._trade.remove(message.model, outbox)
-            logger.info("unloaded %s", message.model)
-            gc.collect()  # what weights are part of may refer to itself
+            self._forget(message.model, outbox)
         else:
             self._trade.take(message, outbox)
 
     def work(self, outbox: Outbox) -> None:
         """Let loaded models join, then do the trade's work."""
-        if self._under_way is not None and self._under_way[1].done():
-            self._finish(*self._under_way, outbox)
+        if self._under_way is not None and self._under_way.loaded.done():
+            self._finish(self._under_way, outbox)
             self._under_way = None
         if self._under_way is None and self._queue:
             self._begin(self._queue.popleft())  # not before its base has joined, if that was the last
@@ -77,20 +86,31 @@ class LoadingTrade(Generic[ModelT]):
     def _begin(self, message: LoadModel) -> None:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading", initializer=give_way)
-        self._under_way = (message, self._thread.submit(self._load, message))
+        self._under_way = _Load(message, self._thread.submit(self._load, message))
 
-    def _finish(self, message: LoadModel, loaded: "Future[Any]", outbox: Outbox) -> None:
-        error = loaded.exception()
-        if error is not None:
+    def _finish(self, load: _Load[ModelT], outbox: Outbox) -> None:
+        message, error = load.message, load.loaded.exception()
+        if not load.is_wanted:
+            logger.info("%s is not needed any more", message.model)
+        elif error is None:
+            self._prepare()
+            self._trade.add(message, load.loaded.result())
+            logger.info("loaded %s", message.model)
+            outbox.tell(message.consumer, ModelUp(message.model))
+        else:
             logger.error("%s cannot be loaded", message.model, exc_info=error)
             is_explained = isinstance(error, ValueError)
             reason = str(error) if is_explained else "it cannot be loaded; the server's log says why"
             outbox.tell(message.consumer, ModelFailed(message.model, reason))
-            return
-        self._prepare()
-        self._trade.add(message, loaded.result())
-        logger.info("loaded %s", message.model)
-        outbox.tell(message.consumer, ModelUp(message.model))
+
+    def _forget(self, name: str, outbox: Outbox) -> None:
+        """Let a model go, or never let it join; it says nothing more."""
+        self._queue = deque(message for message in self._queue if message.model != name)
+        if self._under_way is not None and self._under_way.message.model == name:
+            self._under_way.is_wanted = False
+        self._trade.remove(name, outbox)
+        logger.info("unloaded %s", name)
+        gc.collect()  # what weights are part of may refer to itself
 
 
 def give_way() -> None:

@@ -125,3 +125,12 @@ def test_a_model_can_go(bench: Bench) -> None:
     bench.turn(UnloadModel("a"), UnloadModel("never heard of"))
     assert bench.trade.models == {}
     assert not any(isinstance(message, StepEvents) for _, message in bench.sent)
+
+
+def test_what_nobody_wants_any_more_never_joins_whether_it_waits_or_is_being_read(bench: Bench) -> None:
+    bench.may_load.clear()
+    bench.turn(load("under way"), load("waiting"), load("bad", "bad"), load("wanted"))
+    bench.turn(UnloadModel("waiting"), UnloadModel("bad"), UnloadModel("under way"))
+    bench.may_load.set()
+    bench.hears((0, ModelUp("wanted")))
+    assert list(bench.trade.models) == ["wanted"]
