@@ -674,7 +674,7 @@ EASY_KINDS = ("plural", "past_tense", "upper_case", "first_letter", "last_letter
 
 HARD_KINDS = {
     "reading": 3.0, "category": 3.0, "count_letters": 3.0, "passive": 1.5, "question": 1.5, "negation": 1.5,
-    "join": 1.5, "bigger_number": 1.5, "units": 1.5,
+    "join": 1.5, "bigger_number": 2.0, "units": 1.5, "greet_by_name": 1.5,
 }  # fmt: skip
 """Kinds that the full demo sees more often than the others, and how much: an earlier full demo was weak in them."""
 
