@@ -10,12 +10,12 @@ import math
 import resource
 import signal
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
 
 from model.constraint import check_spec, compile_thread
 from model.grammar import ConstraintSpec, GrammarError
+from model.schema_fault import find_fault
 
 CPU_S = 2
 """Most seconds of computing for one constraint; the kernel counts whole ones."""
@@ -33,13 +33,40 @@ def main(lines: Iterable[bytes], answers: BinaryIO) -> None:
             seconds = math.ceil(used.ru_utime + used.ru_stime) + CPU_S
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
             kind, text = json.loads(line)
-            answers.write(json.dumps(_complaint(thread, ConstraintSpec(kind, text))).encode() + b"\n")
+            complaint = thread.submit(complain, ConstraintSpec(kind, text)).result()
+            answers.write(json.dumps(complaint).encode() + b"\n")
             answers.flush()
 
 
-def _complaint(thread: ThreadPoolExecutor, spec: ConstraintSpec) -> str | None:
+def complain(spec: ConstraintSpec) -> str | None:
+    """Say what is wrong with a constraint, and where in a schema. Call it in the `compile_thread`."""
+    reason = _reason(spec)
+    if reason is None or _PLACE in reason:
+        return reason
+    if spec.kind == "json_schema":
+        return _placed(reason, json.loads(spec.text))
+    if spec.kind == "calls":
+        for name, schema in json.loads(spec.text)[1].items():
+            if own_reason := _reason_of(schema):
+                return f"function {name}: {_placed(own_reason, schema)}"
+    return reason
+
+
+_PLACE = " (at #"
+
+
+def _placed(reason: str, schema: Any) -> str:
+    place = find_fault(schema, reason, _reason_of) if isinstance(schema, Mapping) else "#"
+    return f"{reason}{_PLACE}{place[1:]})"
+
+
+def _reason_of(schema: Mapping[str, Any]) -> str | None:
+    return _reason(ConstraintSpec("json_schema", json.dumps(schema)))
+
+
+def _reason(spec: ConstraintSpec) -> str | None:
     try:
-        thread.submit(check_spec, spec).result()
+        check_spec(spec)
     except GrammarError as error:
         return str(error)
     return None

@@ -14,9 +14,13 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """Of all `enum` and `const` together."""
 
+MAX_NUMBER = 2**53
+"""Of bounds and values. Whole numbers beyond it are written as others, and the least of 64 bits exhausts the stack."""
 MARGIN = 1e-6
 """How far from a whole exclusive bound numbers stay. llguidance 1.9.1 writes the bound itself where the other bound has
 the same whole part: 3 for numbers above 3 and up to 3.5."""
+FAR = 1e6
+"""Bounds from here on lose digits behind the point; there, numbers stay a whole 1 away."""
 
 Schema = Mapping[str, Any]
 
@@ -88,7 +92,7 @@ class _Check:
         _check_min_properties(schema, place)
         return {
             key: self._rewrite_value(key, value, f"{place}/{_escape(key)}", depth + 1)
-            for key, value in _without_whole_exclusive_bounds(schema).items()
+            for key, value in _without_whole_exclusive_bounds(_within_reach(schema, place)).items()
             if not _demands_nothing(key, value, place)
         }
 
@@ -122,7 +126,10 @@ class _Check:
             raise SchemaError(place, "a '$ref' must begin with '#': only this schema itself is known")
 
     def _count_values(self, value: Any, place: str) -> None:
-        self._num_values += sum(1 for _ in _leaves(value, place, MAX_DEPTH))
+        leaves = list(_leaves(value, place, MAX_DEPTH))
+        if any(_is_number(leaf) and abs(leaf) > MAX_NUMBER for leaf in leaves):
+            raise SchemaError(place, f"a number beyond {MAX_NUMBER} in 'enum' or 'const'")
+        self._num_values += len(leaves)
         if self._num_values > MAX_VALUES:
             raise SchemaError(place, f"more than {MAX_VALUES} values in 'enum' and 'const'")
 
@@ -135,19 +142,32 @@ def _demands_nothing(key: str, value: Any, place: str) -> bool:
     return key == "x-guidance" or is_foreign_format or (key in _NEUTRAL and value is _NEUTRAL[key])
 
 
+def _within_reach(schema: Schema, place: str) -> Schema:
+    """Draw bounds that are far away closer, which leaves fewer numbers, all of them allowed."""
+    inner = dict(schema)
+    for key, sign in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
+        bound = inner.get(key)
+        if _is_number(bound) and sign * bound > MAX_NUMBER:
+            raise SchemaError(f"{place}/{key}", f"'{key}' leaves only numbers beyond {MAX_NUMBER}")
+        if _is_number(bound) and sign * bound < -MAX_NUMBER:
+            inner[key] = -sign * MAX_NUMBER
+    return inner
+
+
 def _without_whole_exclusive_bounds(schema: Schema) -> Schema:
     """Replace them, unless only integers are meant, by bounds that lie a little inside."""
     if schema.get("type") == "integer":
         return schema
     inner = dict(schema)
-    for exclusive, inclusive, step, closest in (
-        ("exclusiveMinimum", "minimum", MARGIN, max),
-        ("exclusiveMaximum", "maximum", -MARGIN, min),
+    for exclusive, inclusive, sign, closest in (
+        ("exclusiveMinimum", "minimum", 1, max),
+        ("exclusiveMaximum", "maximum", -1, min),
     ):
         bound, other = inner.get(exclusive), inner.get(inclusive)
         if _is_number(bound) and float(bound).is_integer() and (other is None or _is_number(other)):
             del inner[exclusive]
-            inner[inclusive] = bound + step if other is None else closest(bound + step, other)
+            inside = bound + sign * (MARGIN if abs(bound) < FAR else 1)
+            inner[inclusive] = inside if other is None else closest(inside, other)
     return inner
 
 
@@ -155,19 +175,31 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def parts(schema: Schema, place: str) -> Iterator[tuple[str, object]]:
+    """Yield the schemas directly inside another one, each with its place."""
+    for key, value in schema.items():
+        inside = f"{place}/{_escape(key)}"
+        if key in _NAMED and isinstance(value, Mapping):
+            yield from ((f"{inside}/{_escape(name)}", each) for name, each in value.items())
+        elif (key in _MANY or key == "items") and isinstance(value, list):
+            yield from ((f"{inside}/{i}", each) for i, each in enumerate(value))
+        elif key in _ONE:
+            yield inside, value
+
+
 def _check_that_it_leads_somewhere(place: str, root: Schema) -> None:
     """Refuse a reference that comes back to itself without anything between: no value is described."""
     seen: set[str] = set()
     while place not in seen:
         seen.add(place)
-        target = _at(place, root)
+        target = target_of(place, root)
         if not isinstance(target, Mapping) or not isinstance(target.get("$ref"), str):
             return
         place = target["$ref"]
     raise SchemaError(place, "a '$ref' that only leads back to itself")
 
 
-def _at(pointer: str, root: Schema) -> object:
+def target_of(pointer: str, root: Schema) -> object:
     """Follow a JSON pointer; None where it leads nowhere, which is told when the schema is compiled, and for names."""
     found: object = root if pointer == "#" or pointer.startswith("#/") else None
     for key in pointer.split("/")[1:]:

@@ -132,22 +132,24 @@ def _regex(value: object, at: str) -> ConstraintSpec:
 
 
 _KINDS: Mapping[str, Any] = {"json": _schema, "regex": _regex, "choice": _choices}
-_OTHER_KINDS = ("grammar", "structural_tag", "json_object")
 
 
 def _structured(value: object) -> Constrained:
     """Read vLLM's `structured_outputs`."""
     if not isinstance(value, Mapping):
         raise wrong_type("an object", value)
-    given = [key for key, each in value.items() if each is not None and key in (*_KINDS, *_OTHER_KINDS)]
+    given = [key for key, each in value.items() if each is not None and each is not False]
+    for key in given:
+        if key not in (*_KINDS, "json_object"):  # such as `whitespace_pattern`, which would change the form
+            raise unsupported(f"structured_outputs.{quote(key)[1:-1]}")
     if len(given) != 1:
         message = f"Invalid '{{param}}': expected exactly one of 'json', 'regex' and 'choice', got {len(given)}."
         raise complaint("invalid_value", message)
     key = given[0]
-    if key == "json_object" and value[key] is True:
+    if key == "json_object":
+        if value[key] is not True:
+            raise wrong_type("a boolean", value[key], at=".json_object")
         return Constrained(ConstraintSpec("json_object"), "structured_outputs")
-    if key not in _KINDS:
-        raise unsupported(f"structured_outputs.{key}")
     return Constrained(_KINDS[key](value[key], f".{key}"), f"structured_outputs.{key}")
 
 
@@ -184,7 +186,13 @@ StructuredOutputs = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "properties": {"json": _JSON, "regex": {"type": "string"}, "choice": _LIST},
+            "properties": {
+                "json": _JSON,
+                "regex": {"type": "string"},
+                "choice": _LIST,
+                "json_object": {"const": True},
+            },
+            "additionalProperties": False,
             "minProperties": 1,
             "maxProperties": 1,
         }

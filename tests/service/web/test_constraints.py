@@ -31,6 +31,10 @@ SPELLINGS: list[tuple[dict[str, Any], ConstraintSpec | None]] = [
     ({"structured_outputs": {"json": json.dumps(SCHEMA)}}, ConstraintSpec("json_schema", json.dumps(SCHEMA))),
     ({"structured_outputs": {"regex": "a+", "json": None}}, ConstraintSpec("regex", "a+")),
     ({"structured_outputs": {"choice": ["a", "b"]}}, ConstraintSpec("choice", '["a", "b"]')),
+    (
+        {"structured_outputs": {"regex": "a+", "json_object": False, "disable_any_whitespace": False}},
+        ConstraintSpec("regex", "a+"),
+    ),
     ({"structured_outputs": {"json_object": True}}, ConstraintSpec("json_object")),
     ({"guided_json": SCHEMA}, ConstraintSpec("json_schema", json.dumps(SCHEMA))),
     ({"guided_regex": "a+"}, ConstraintSpec("regex", "a+")),
@@ -85,6 +89,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"structured_outputs": {}}, "invalid_value", "structured_outputs"),
     ({"structured_outputs": {"json": {}, "regex": "a"}}, "invalid_value", "structured_outputs"),
     ({"structured_outputs": {"grammar": "x"}}, "unsupported_parameter", "structured_outputs.grammar"),
+    (
+        {"structured_outputs": {"json": {}, "whitespace_pattern": " "}},
+        "unsupported_parameter",
+        "structured_outputs.whitespace_pattern",
+    ),
+    ({"structured_outputs": {"json_object": "yes"}}, "invalid_type", "structured_outputs.json_object"),
     ({"structured_outputs": {"choice": []}}, "empty_array", "structured_outputs.choice"),
     ({"guided_choice": ["a", 1]}, "invalid_type", "guided_choice[1]"),
     ({"guided_json": "{"}, "invalid_schema", "guided_json"),
@@ -123,6 +133,9 @@ def test_a_refusal_names_the_keyword_and_its_place(service: Service) -> None:
     schema = {"type": "object", "properties": {"a/b": {"items": {"contains": {}}}}}
     message = service.post("/v1/completions", {**COMPLETION, "guided_json": schema}).json()["error"]["message"]
     assert "'contains' is not supported (at #/properties/a~1b/items/contains)" in message
+    schema = {"type": "object", "properties": {"a/b": {"items": {"type": "thing"}}}}
+    message = service.post("/v1/completions", {**COMPLETION, "guided_json": schema}).json()["error"]["message"]
+    assert message == "Invalid schema in 'guided_json': Invalid type: thing (at #/properties/a~1b/items)."
 
 
 def test_a_constraint_that_proves_too_complex_on_the_way_is_the_clients_error(make_service: ServiceMaker) -> None:
