@@ -98,7 +98,7 @@ class ChatMessage(Body):
 
     def for_template(self) -> dict[str, Any]:
         """Return what the chat template sees."""
-        fields = self.model_dump(include=ChatMessage.model_fields.keys(), exclude_none=True)
+        fields = self.model_dump(include=set(ChatMessage.model_fields), exclude_none=True)
         return fields | {"content": self.content or ""}
 
 

@@ -9,6 +9,7 @@ from service.web.errors import InvalidParameter
 from service.web.frontend import Frontend
 from service.web.intake import in_good_time, take_in
 from service.web.logprobs import token_text
+from service.web.middleware import exchange_of
 from service.web.models import ServedModel
 from service.web.prompts import check_token_ids, render_chat
 from service.web.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -37,6 +38,7 @@ class TokenizerRoutes:
         """Describe the tokenizer of the model named in the query, or of the default one."""
         name = request.query_params.get("model")
         model = self._frontend.models.choose_any({} if name is None else {"model": name})
+        exchange_of(request.scope).key.check_model(model.id)
         named = model.tokenizer.named_tokens
         answer = {
             "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,7 +1,7 @@
 """What the official client sees of a real server: objects, streams, error classes, helpers."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 from openai.types import Completion, CompletionChoice, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 
 from model.tokenizer import Tokenizer
 from tests.e2e.conftest import Serve, Server
@@ -109,6 +110,37 @@ def test_an_agent_gives_the_answers_of_its_tools_back(client: OpenAI) -> None:
     assert told.choices[0].message.content
     assert told.usage is not None
     assert told.usage.prompt_tokens > 30
+
+
+class Colour(BaseModel):
+    colour: Literal["red", "green"]
+
+
+SHORT = {"temperature": 0, "top_p": 1}
+
+
+def test_responses_come_in_the_form_of_a_class(client: OpenAI) -> None:
+    parsed = client.responses.parse(model="tiny-chat", input="Hello", text_format=Colour, **SHORT)
+    assert parsed.status == "completed"
+    assert isinstance(parsed.output_parsed, Colour)
+    with client.responses.stream(model="tiny-chat", input="Hello", text_format=Colour, **SHORT) as stream:
+        kinds = [event.type for event in stream]
+        assert stream.get_final_response().output_parsed == parsed.output_parsed
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    chat = client.chat.completions.parse(model="tiny-chat", messages=[HELLO], response_format=Colour, **SHORT)
+    assert isinstance(chat.choices[0].message.parsed, Colour)
+
+
+def test_the_stream_helper_gathers_calls(client: OpenAI) -> None:
+    tools = [openai.pydantic_function_tool(Colour)]
+    settings: dict[str, Any] = {"model": "tiny-chat", "messages": [HELLO], "tools": tools, **SHORT}
+    with client.chat.completions.stream(tool_choice="required", parallel_tool_calls=False, **settings) as stream:
+        for _ in stream:
+            pass
+        (choice,) = stream.get_final_completion().choices
+    (call,) = choice.message.tool_calls or []
+    assert choice.finish_reason == "tool_calls"
+    assert isinstance(call.function.parsed_arguments, Colour)
 
 
 def test_models_are_listed_and_retrieved(client: OpenAI) -> None:

@@ -89,6 +89,9 @@ class ChatRequest(GenerationRequest, _ChatHead):
         if self.echo and not self.continue_final_message:
             message = "The '{param}' parameter is only allowed when 'continue_final_message' is enabled."
             raise complaint("invalid_value", message, param="echo")
+        if self.echo and self.forced_calls is not None:
+            message = "'{param}' and calls of functions exclude each other: an answer of calls has no text."
+            raise complaint("invalid_value", message, param="echo")
         self._check_together(info)
         return self
 

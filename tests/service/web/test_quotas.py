@@ -119,6 +119,9 @@ def test_a_key_may_be_kept_from_models(service: Service) -> None:
     refused = post(service, "c")
     error = refused.json()["error"]
     assert (refused.status_code, error["code"], error["param"]) == (403, "insufficient_permissions", None)
+    for name, status in (("tiny-base", 403), ("tiny-chat", 200)):
+        described = service.get(f"/tokenizer_info?model={name}", headers={"authorization": "Bearer c"})
+        assert described.status_code == status
     assert "tiny-base" in error["message"]
     assert post(service, "c", model="nope").status_code == 404
 

@@ -8,9 +8,11 @@ import pytest
 from model.tokenizer import Tokenizer
 from service.host.messages import Failed, TokenLogprob
 from tests.service.web.conftest import ServiceMaker
+from tests.service.web.constrained_worker import obeys
 from tests.service.web.scripted_worker import Service, admitted_then_silent, writes
 
 PATH = "/v1/responses"
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
 BASE: dict[str, Any] = {"model": "tiny-chat", "input": "Hello"}
 
 
@@ -110,6 +112,31 @@ def test_a_schema_reaches_the_worker(service: Service) -> None:
     assert answer.json()["text"] == {"format": shape}
 
 
+@pytest.mark.parametrize("text", [{}, {"format": None}, {"format": {"type": "text"}, "verbosity": "low"}])
+def test_no_form_is_plain_text(service: Service, text: dict[str, Any]) -> None:
+    answer = service.post(PATH, BASE | {"text": text})
+    assert answer.status_code == 200, answer.text
+    assert service.generate.requests[0].constraint is None
+    assert answer.json()["text"] == {"format": {"type": "text"}}
+
+
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "json_schema", "name": "x", "schema": SCHEMA}])
+def test_an_answer_has_the_form_that_was_asked_for(
+    make_service: ServiceMaker, tokenizer: Tokenizer, form: dict[str, Any]
+) -> None:
+    service = make_service(generate=obeys(tokenizer))
+    changes = {"text": {"format": form}, "max_output_tokens": 100}
+    answer = service.post(PATH, BASE | changes).json()
+    streamed = events_of(service, **changes)[-1]["response"]
+    for each in (answer, streamed):
+        text = each["output"][0]["content"][0]["text"]
+        assert each["status"] == "incomplete" or isinstance(json.loads(text), dict)
+        assert each["text"] == {"format": form}
+    if form["type"] == "json_schema":
+        assert answer["status"] == "completed"
+        assert json.loads(answer["output"][0]["content"][0]["text"])["n"] in (1, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "param"),
     [
@@ -117,12 +144,18 @@ def test_a_schema_reaches_the_worker(service: Service) -> None:
         ({"input": []}, "empty_array", "input"),
         ({"input": 7}, "invalid_type", "input"),
         ({"input": [{"role": "boss", "content": "x"}]}, "invalid_value", "input[0].role"),
-        ({"input": [{"type": "function_call", "role": "user", "content": "x"}]}, "invalid_value", "input[0].type"),
+        ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "invalid_value", "input[0].type"),
         ({"input": "x" * 500}, "context_length_exceeded", "input"),
         ({"max_output_tokens": 0}, "integer_below_min_value", "max_output_tokens"),
         ({"top_logprobs": 21}, "integer_above_max_value", "top_logprobs"),
         ({"temperature": 3}, "decimal_above_max_value", "temperature"),
         ({"text": {"format": {"type": "xml"}}}, "invalid_value", "text.format.type"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"items": {"not": {}}}}}},
+            "invalid_schema",
+            "text.format.schema",
+        ),
+        ({"text": {"format": "json"}}, "invalid_type", "text.format"),
         ({"text": {"format": {"type": "json_schema"}}}, "missing_required_parameter", "text.format.name"),
         ({"metadata": {"a": 1}}, "invalid_type", "metadata.a"),
         *(

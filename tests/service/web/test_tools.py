@@ -151,6 +151,11 @@ def test_arguments_that_are_no_object_are_seen_as_they_are(make_service: Service
         ),
         ({"tools": [*TOOLS, TOOLS[0]], "tool_choice": "none"}, "invalid_value", "tools[2].function.name"),
         ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": "required", "continue_final_message": True, "echo": True},
+            "invalid_value",
+            "echo",
+        ),
         ({"tool_choice": NAMED}, "invalid_value", "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "any"}, "invalid_value", "tool_choice"),
         ({"tools": TOOLS, "tool_choice": 3}, "invalid_type", "tool_choice"),
