@@ -75,10 +75,24 @@ def test_true_is_a_schema_that_everything_satisfies() -> None:
         ({"exclusiveMinimum": 0.5}, {"exclusiveMinimum": 0.5}),
         ({"type": "integer", "exclusiveMinimum": 3}, {"type": "integer", "exclusiveMinimum": 3}),
         ({"exclusiveMinimum": True}, {"exclusiveMinimum": True}),
+        ({"exclusiveMinimum": 10**12, "exclusiveMaximum": 10**13}, {"minimum": 10**12 + 1, "maximum": 10**13 - 1}),
     ],
 )
 def test_numbers_keep_off_a_whole_exclusive_bound(given: dict[str, Any], compiled: dict[str, Any]) -> None:
     assert enforceable(given) == compiled
+
+
+def test_bounds_of_64_bits_are_drawn_closer() -> None:
+    given = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+    assert enforceable(given) == {"type": "integer", "minimum": -(2**53), "maximum": 2**53}
+
+
+@pytest.mark.parametrize(
+    "schema", [{"const": 2**64}, {"enum": [1, [-(2**63)]]}, {"minimum": 1e19}, {"exclusiveMaximum": -(2**60)}]
+)
+def test_numbers_that_would_be_written_as_others_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(SchemaError, match="beyond 9007199254740992"):
+        enforceable(schema)
 
 
 @pytest.mark.parametrize(
