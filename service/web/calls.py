@@ -11,6 +11,11 @@ from starlette.types import Receive
 from service.host.messages import Event
 from service.web.errors import ApiError, ClientGone
 
+MAX_UNREAD = 10_000
+"""Events that wait for a client that takes none; with log-probabilities they are 27 MB."""
+PATIENCE_S = 10.0
+"""How long the oldest of them may wait once there are so many."""
+
 Phase = Literal["queued", "prefill", "decode"]
 
 
@@ -26,12 +31,14 @@ class Call:
         self.unfinished = set(waiting_tokens)
         """Sequences that the worker still works on, or will."""
         self.phase: Phase = "queued"
+        self.patience_s = PATIENCE_S
+        self.is_abandoned = False
+        """Whether the client has left, or reads so slowly that it is given up."""
         self.oldest_s = 0.0
         """When the first of the events that `receive` gave last arrived."""
         self._oldest_s = 0.0
         self._events: list[Event] = []
         self._failure: ApiError | None = None
-        self._is_abandoned = False
         self._wake = asyncio.Event()
 
     def deliver(self, event: Event) -> None:
@@ -39,6 +46,8 @@ class Call:
         if not self._events:
             self._oldest_s = time.monotonic()
         self._events.append(event)
+        if len(self._events) > MAX_UNREAD and time.monotonic() - self._oldest_s > self.patience_s:
+            self._abandon()
         self._wake.set()
 
     def fail(self, error: ApiError) -> None:
@@ -53,10 +62,10 @@ class Call:
             ApiError: the request failed.
             ClientGone: nobody waits for the answer any more.
         """
-        if not (self._events or self._failure or self._is_abandoned):
+        if not (self._events or self._failure or self.is_abandoned):
             await self._wait(timeout_s)
         self._wake.clear()
-        if self._is_abandoned:
+        if self.is_abandoned:
             raise ClientGone
         if not self._events and self._failure is not None:
             raise self._failure
@@ -75,7 +84,11 @@ class Call:
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._is_abandoned = True
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self.is_abandoned = True
+        self._events.clear()
         self._wake.set()
 
     async def _wait(self, timeout_s: float | None) -> None:

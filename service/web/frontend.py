@@ -211,6 +211,8 @@ class Frontend:
             case _:
                 self._end(call, event.uid)
         call.deliver(event)
+        if call.is_abandoned:
+            self.cancel(call, call.unfinished)
 
     def _end(self, call: Call, uid: str) -> None:
         self._leave_queue(call, uid)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.host.messages import Token
-from service.web.calls import Call
+from service.web.calls import MAX_UNREAD, Call
 from service.web.errors import ClientGone, InternalError, RequestTimeout
 
 FIRST, SECOND = Token("a", 1), Token("a", 2)
@@ -56,6 +56,23 @@ def test_a_failure_comes_after_what_arrived_before_it() -> None:
         for _ in range(2):
             with pytest.raises(InternalError):
                 await call.receive()
+
+    in_time(story)
+
+
+def test_who_is_slow_is_waited_for_unless_too_much_waits_for_too_long() -> None:
+    async def story(call: Call) -> None:
+        for _ in range(MAX_UNREAD + 1):
+            call.deliver(FIRST)
+        assert len(await call.receive()) == MAX_UNREAD + 1
+        call.patience_s = 0.0
+        for _ in range(MAX_UNREAD):
+            call.deliver(FIRST)
+        assert not call.is_abandoned
+        call.deliver(FIRST)
+        assert call.is_abandoned
+        with pytest.raises(ClientGone):
+            await call.receive()
 
     in_time(story)
 

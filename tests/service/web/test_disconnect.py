@@ -1,14 +1,18 @@
 """Clients that leave: in the queue, in prefill, in decode, plain or streamed, every sequence of theirs is cancelled."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
+from model.sampling_params import SamplingParams
 from service import metrics
-from service.host.messages import Admitted, Event, Generate, Token
+from service.host.messages import Admitted, Event, Generate, StepEvents, Token
+from service.web.calls import MAX_UNREAD
+from service.web.errors import ClientGone
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import admitted_then_silent, silent
 from tests.service.web.test_streaming import PROMPT, Stream
@@ -50,6 +54,33 @@ def test_all_sequences_are_cancelled(make_service: ServiceMaker, phase: str, str
     # The queue is empty again: another request of four is let in.
     asyncio.run(asyncio.wait_for(come_and_go(), SOON_S))
     assert len(service.generate.requests) == 8
+
+
+def test_a_client_that_does_not_read_is_given_up(make_service: ServiceMaker) -> None:
+    """Before its answer fills the memory: the worker stops, and what waits is forgotten."""
+    service = make_service(generate=admitted_then_silent)
+    model = service.models.get("tiny-base")
+    before = num_disconnects("decode")
+
+    async def read_slowly() -> None:
+        message = make_message(model.version)
+        with service.frontend.call(model, [message]) as call:
+            call.patience_s = 0.0
+            for _ in range(MAX_UNREAD + 2):
+                service.frontend.on_message(StepEvents([Token(message.uid, 40)]))
+            assert service.generate.cancelled == [message.uid]
+            await call.receive()
+
+    with pytest.raises(ClientGone):
+        asyncio.run(read_slowly())
+    assert num_disconnects("decode") == before + 1
+    assert service.generate.cancelled == ["slow"]
+
+
+def make_message(version: str) -> Generate:
+    later_s = time.monotonic() + 60
+    params = SamplingParams(max_tokens=MAX_UNREAD * 2)
+    return Generate("slow", 0, version, [1], params, choice=0, queue_deadline_s=later_s, deadline_s=later_s)
 
 
 def test_a_thousand_clients_that_leave_take_their_tasks_with_them(make_service: ServiceMaker) -> None:
