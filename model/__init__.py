@@ -3,7 +3,8 @@
 - `config`: the shape of a model; `gpt`: the model; `classifier`: the model with a label head
 - `lora`: the model with low-rank updates beside its weights, which `adapter_config` describes, `adapter` reads and
   writes, and `merge_command` merges
-- `packing`: several documents in one row; `kv_cache`: keys and values in pages, read by `cached_attention`
+- `packing`: several documents in one row; `kv_cache`: keys and values in pages, read by `cached_attention` and,
+  on a CPU, `tiled_attention`
 - `sampling_params`, `sampling`: choosing the next token
 - `cpu_linear`: faster linear layers for serving on a CPU
 - `generate`: one sequence, the slow obvious way; the oracle of the serving engine

@@ -5,6 +5,7 @@ The rules of a schema are `model.json_schema`'s; tokens are `model.constraint`'s
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,14 +110,16 @@ def _literal(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _" else rf"\x{{{ord(c):x}}}" for c in text)
 
 
-_CLASSES = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v"}
+_NARROW = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v"}
+_WIDE = {"d": r"\d", "w": r"\w\p{L}\p{N}", "s": r"\s\x1c-\x1f\x{feff}"}
+"""Whatever some dialect, or some version of Unicode, counts to a class."""
 _PIECES = re.compile(r"\\.|\[\^?|\]|.", re.DOTALL)
 
 
 def narrow_classes(regex: str) -> str:
     r"""Make `\d`, `\w` and `\s` ASCII, as JSON Schema has them; what is left satisfies the dialects with more, too.
 
-    Negated classes keep the wider meaning of what they exclude, for the same reason.
+    For the same reason, what is excluded has the widest meaning.
     """
     pieces: list[str] = []
     brackets: list[str] = []
@@ -125,9 +128,17 @@ def narrow_classes(regex: str) -> str:
             brackets.append(piece)
         elif piece == "]" and brackets:
             brackets.pop()
-        class_ = _CLASSES.get(piece[1:]) if piece.startswith("\\") else None
-        if class_ is None or "[^" in brackets:
-            pieces.append(piece)
-        else:
-            pieces.append(class_ if brackets else f"[{class_}]")
+        pieces.append(_class(piece, brackets) or piece)
     return "".join(pieces)
+
+
+def _class(piece: str, brackets: Sequence[str]) -> str | None:
+    """Write a class out, within these brackets; None for all else."""
+    name = piece[1:].lower()
+    if not piece.startswith("\\") or name not in _NARROW:
+        return None
+    is_complement = piece[1:] != name
+    characters = (_WIDE if is_complement != ("[^" in brackets) else _NARROW)[name]
+    if is_complement:
+        return f"[^{characters}]"
+    return characters if brackets else f"[{characters}]"

@@ -6,20 +6,21 @@ attention reads the memory on each device is `cached_attention`'s matter.
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from model.cached_attention import CachedAttention, Row, choose_attention
+from model.cached_attention import PAGED_MULTIPLE, CachedAttention, GatheredAttention, PagedAttention, Row
 from model.config import GPTConfig
+from model.tiled_attention import TiledAttention, tile_size
 
 
 class PagedKVCache:
-    """The memory: for each layer, keys and values (1, H_kv, num_pages * page_size, D), page after page.
+    """The memory: for each layer, keys and values (num_tiles, H_kv, tile, D), page after page.
 
-    On a CPU the tokens of one head lie side by side, so that a run of neighbouring pages is read in place as if it were
-    one. On other devices the heads of one token lie side by side, as paged attention kernels want it.
+    On a CPU pages are cut into tiles, in which the tokens of one head lie side by side. On other devices a page is one
+    tile, and the heads of one token lie side by side, as paged attention kernels want it.
     """
 
     def __init__(
@@ -28,9 +29,9 @@ class PagedKVCache:
         self.page_size = page_size
         self.num_pages = num_pages
         shape = (config.num_kv_heads, num_pages * page_size, config.head_dim)
-        self.keys = [make_memory(shape, device, dtype) for _ in range(config.n_layer)]
-        self.values = [make_memory(shape, device, dtype) for _ in range(config.n_layer)]
-        self.attention = choose_attention(self.keys[0], config.n_head, page_size)
+        self.keys = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
+        self.values = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
+        self.attention = choose_attention(self.keys[0], page_size)
 
     def plan(self, rows: Sequence[Row]) -> "KVPlan":
         """Prepare one forward pass over the new tokens of `rows`, concatenated in this order.
@@ -56,7 +57,8 @@ class KVPlan:
     def __init__(self, cache: PagedKVCache, slots: Tensor, attention: CachedAttention) -> None:
         """`slots` (N,) are the places of the new tokens in the memory, in the order of `attention`'s rows."""
         self.cache = cache
-        self.slots = slots
+        tile = cache.keys[0].shape[2]
+        self.places = slots // tile, slots % tile
         self.attention = attention
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -74,8 +76,8 @@ class KVPlan:
         """
         assert dropout == 0, "a model that serves from a cache is in evaluation mode"
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.index_copy_(2, self.slots, k.to(keys.dtype))
-        values.index_copy_(2, self.slots, v.to(values.dtype))
+        for memory, new in ((keys, k), (values, v)):
+            memory.transpose(1, 2)[self.places] = new[0].transpose(0, 1).to(memory.dtype)  # (N, H_kv, D)
         return self.attention.attend(q, keys, values)
 
 
@@ -85,18 +87,30 @@ def new_slots(row: Row, page_size: int) -> list[int]:
     return [row.pages[place // page_size] * page_size + place % page_size for place in places]
 
 
-def make_memory(shape: tuple[int, int, int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Allocate zeros for heads, tokens and D as (1, H_kv, tokens, D); on a CPU they cost memory only once written.
+def choose_attention(memory: Tensor, page_size: int) -> Callable[[Sequence[Row], int, torch.device], CachedAttention]:
+    """Say which way is best for a memory of this kind."""
+    if memory.device.type == "cpu":
+        return TiledAttention
+    head_dim = memory.shape[-1]
+    is_half = memory.dtype in (torch.bfloat16, torch.float16)
+    is_new_enough = memory.is_cuda and torch.cuda.get_device_capability(memory.device) >= (8, 0)
+    fits = page_size % PAGED_MULTIPLE == 0 and head_dim % 8 == 0 and head_dim <= 256
+    return PagedAttention.of if is_half and is_new_enough and fits else GatheredAttention
+
+
+def make_memory(shape: tuple[int, int, int], page_size: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Allocate zeros for (H_kv, tokens, D) as (num_tiles, H_kv, tile, D); on a CPU they cost memory only once written.
 
     They must be zeros: attention gives no weight to what lies beyond a sequence, but no weight times NaN is NaN.
     """
     num_heads, num_tokens, head_dim = shape
     if torch.device(device).type != "cpu":
-        return torch.zeros((1, num_tokens, num_heads, head_dim), device=device, dtype=dtype).transpose(1, 2)
+        pages = torch.zeros((num_tokens // page_size, page_size, num_heads, head_dim), device=device, dtype=dtype)
+        return pages.transpose(1, 2)
     memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a sequence writes a little here and there; huge pages would be its all
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(1, *shape)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # many tiles to one look-up of an address; the pool keeps tiles in use together
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(-1, num_heads, tile_size(page_size), head_dim)
 
 
 def page_bytes(config: GPTConfig, page_size: int, dtype: torch.dtype) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from model.cached_attention import Row
 from model.gpt import GPT
 from model.kv_cache import PagedKVCache
+from model.tiled_attention import MAX_TILE
 
 
 @torch.inference_mode()
@@ -47,7 +48,8 @@ def _decode_batch(
 ) -> list[list[int]]:
     """Give each prompt one page that holds all it may become, and step those that have not ended."""
     block_size = model.config.block_size
-    page_size = min(block_size, max(map(len, prompts)) + max_tokens)
+    longest = min(block_size, max(map(len, prompts)) + max_tokens)
+    page_size = -(-longest // MAX_TILE) * MAX_TILE
     weight = model.wte.weight
     cache = PagedKVCache(
         model.config, num_pages=len(prompts), page_size=page_size, device=weight.device, dtype=weight.dtype

@@ -4,10 +4,10 @@ Pure bookkeeping: it knows no tensors and no policy. Whoever asks for pages deci
 """
 
 from array import array
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from hashlib import sha256
+from heapq import heappop, heappush
 from itertools import islice, takewhile
-from operator import itemgetter
 
 EVICTED_AT_ONCE = 16
 """Most cached pages of one sequence that are emptied together, so that room comes in runs of neighbouring pages."""
@@ -22,14 +22,15 @@ class PagePool:
     a sequence that begins alike becomes one more owner, and no owner writes to it again. A page whose last owner has
     left stays cached under its key until its memory is needed; those left longest ago go first.
 
-    A sequence is given neighbouring pages where that can be had: on a CPU, neighbours are read as if they were one.
+    The lowest empty page is given first, so that owned pages lie close together: on a CPU, neighbours are read at once,
+    whoever owns them.
     """
 
     def __init__(self, num_pages: int, page_size: int) -> None:
         self.num_pages = num_pages
         self.page_size = page_size
         self._evicted_at_once = max(1, min(EVICTED_AT_ONCE, int(EVICTED_SHARE * num_pages)))
-        self._empty = set(range(num_pages))
+        self._empty = list(range(num_pages))  # a heap
         self._cached: dict[int, str] = {}  # page to its last owner, in the order in which they were left
         self._owned: dict[str, list[int]] = {}
         self._num_owners = [0] * num_pages
@@ -110,11 +111,11 @@ class PagePool:
             if page in self._key_of:
                 self._cached[page] = uid
             else:
-                self._empty.add(page)
+                heappush(self._empty, page)
 
     def check(self) -> None:
         """Assert the invariants."""
-        empty, owned = self._empty, {page for pages in self._owned.values() for page in pages}
+        empty, owned = set(self._empty), {page for pages in self._owned.values() for page in pages}
         places: dict[int, set[int]] = {}
         counts = [0] * self.num_pages
         for pages in self._owned.values():
@@ -124,7 +125,7 @@ class PagePool:
         assert all(counts[page] == 1 or page in self._key_of for page in owned), "two owners, but not by sharing"
         assert counts == self._num_owners, "owners were miscounted"
         assert all(len(found) == 1 for found in places.values()), "a page stands for two places"
-        assert len(empty) + len(self._cached) + len(owned) == self.num_pages, "pages were lost or invented"
+        assert len(self._empty) + len(self._cached) + len(owned) == self.num_pages, "pages were lost or invented"
         assert empty | set(self._cached) | owned == set(range(self.num_pages)), "an owned page is free"
         assert {key: page for page, key in self._key_of.items()} == self._page_of, "a key leads to another page"
         assert set(self._cached) <= set(self._key_of), "a cached page cannot be found"
@@ -143,24 +144,10 @@ class PagePool:
         while len(self._empty) < count:
             self._evict()
         pages = self._owned.setdefault(uid, [])
-        for missing in range(count, 0, -1):
-            follows = bool(pages) and pages[-1] + 1 in self._empty
-            page = pages[-1] + 1 if follows else self._start_run(missing)
-            self._empty.remove(page)
+        for _ in range(count):
+            page = heappop(self._empty)
             self._num_owners[page] = 1
             pages.append(page)
-
-    def _start_run(self, count: int) -> int:
-        """Choose an empty page with room after it, for so many pages or more.
-
-        The pages before it are left to the sequence that may grow into them, up to half of the room.
-        """
-        first, length = _longest_run(self._empty)
-        if length < self._evicted_at_once // 2 and self._cached:
-            self._evict()
-            first, length = _longest_run(self._empty)
-        is_wanted = first > 0 and self._num_owners[first - 1] > 0
-        return first + (max(0, min(length // 2, length - count)) if is_wanted else 0)
 
     def _evict(self) -> None:
         """Empty the page left longest ago and some that were left with it; there is a cached page."""
@@ -169,23 +156,11 @@ class PagePool:
         for page in list(islice(together, self._evicted_at_once)):
             del self._cached[page]
             self._forget_key(page)
-            self._empty.add(page)
+            heappush(self._empty, page)
 
     def _forget_key(self, page: int) -> None:
         if (key := self._key_of.pop(page, None)) is not None:
             del self._page_of[key]
-
-
-def _longest_run(pages: Set[int]) -> tuple[int, int]:
-    """Find the first page and the length of the longest run of neighbours."""
-    best = (0, 0)
-    for first in pages:
-        if first - 1 not in pages:
-            after = first + 1
-            while after in pages:
-                after += 1
-            best = max(best, (first, after - first), key=itemgetter(1))
-    return best
 
 
 def first_key(adapter: str | None, cache_salt: str) -> bytes:

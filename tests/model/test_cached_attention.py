@@ -8,14 +8,11 @@ import torch
 from model.cached_attention import (
     PAGED_MULTIPLE,
     GatheredAttention,
-    InPlaceAttention,
     PagedAttention,
     Row,
-    choose_attention,
-    find_shared,
-    find_spans,
 )
-from model.kv_cache import make_memory
+from model.kv_cache import choose_attention, make_memory
+from model.tiled_attention import TiledAttention, find_runs, find_shared, place_runs, tile_size
 
 D = 8
 needs_gpu = pytest.mark.skipif(
@@ -44,10 +41,12 @@ def make_rows(rng: random.Random, num_pages: int, page_size: int, count: int) ->
     return rows
 
 
-def draw(rows: list[Row], num_slots: int, heads: int, kv_heads: int, like: torch.Tensor) -> list[torch.Tensor]:
+def draw(
+    rows: list[Row], num_pages: int, page_size: int, heads: int, kv_heads: int, like: torch.Tensor
+) -> list[torch.Tensor]:
     torch.manual_seed(0)
     q = torch.randn(1, heads, sum(row.length for row in rows), D).to(like)
-    memories = [make_memory((kv_heads, num_slots, D), like.device, like.dtype) for _ in range(2)]
+    memories = [make_memory((kv_heads, num_pages * page_size, D), page_size, like.device, like.dtype) for _ in range(2)]
     for memory in memories:
         memory.normal_()
     return [q, *memories]
@@ -55,13 +54,13 @@ def draw(rows: list[Row], num_slots: int, heads: int, kv_heads: int, like: torch
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("page_size", [1, 4, 16, 200])
-def test_reading_in_place_equals_gathering(seed: int, page_size: int) -> None:
+def test_reading_tiles_equals_gathering(seed: int, page_size: int) -> None:
     rng = random.Random(seed)
     rows = make_rows(rng, num_pages=12 * 12, page_size=page_size, count=rng.randint(1, 12))
     like = torch.empty(0, dtype=torch.float64)
-    tensors = draw(rows, 12 * 12 * page_size, 4, rng.choice([1, 2, 4]), like)
-    in_place, gathered = (way(rows, page_size, like.device) for way in (InPlaceAttention, GatheredAttention))
-    torch.testing.assert_close(in_place.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
+    tensors = draw(rows, 12 * 12, page_size, 4, rng.choice([1, 2, 4]), like)
+    tiled, gathered = (way(rows, page_size, like.device) for way in (TiledAttention, GatheredAttention))
+    torch.testing.assert_close(tiled.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
 
 
 @needs_gpu
@@ -71,7 +70,7 @@ def test_paged_attention_equals_gathering(seed: int, dtype: torch.dtype) -> None
     rng = random.Random(seed)
     rows = make_rows(rng, num_pages=64, page_size=PAGED_MULTIPLE, count=rng.randint(1, 6))
     like = torch.empty(0, dtype=dtype, device="cuda")
-    tensors = draw(rows, 64 * PAGED_MULTIPLE, 4, rng.choice([1, 2, 4]), like)
+    tensors = draw(rows, 64, PAGED_MULTIPLE, 4, rng.choice([1, 2, 4]), like)
     paged, gathered = (way(rows, PAGED_MULTIPLE, like.device) for way in (PagedAttention.of, GatheredAttention))
     torch.testing.assert_close(paged.attend(*tensors), gathered.attend(*tensors), atol=1e-2, rtol=1e-2)
 
@@ -80,7 +79,7 @@ def test_paged_attention_equals_gathering(seed: int, dtype: torch.dtype) -> None
 def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
     rows = make_rows(random.Random(3), num_pages=64, page_size=PAGED_MULTIPLE, count=6)
     like = torch.empty(0, dtype=torch.bfloat16, device="cuda")
-    q, *memory = draw(rows, 64 * PAGED_MULTIPLE, 4, 2, like)
+    q, *memory = draw(rows, 64, PAGED_MULTIPLE, 4, 2, like)
     together = PagedAttention.of(rows, PAGED_MULTIPLE, like.device).attend(q, *memory)
     parts = q.split([row.length for row in rows], dim=2)
     alone = [
@@ -91,8 +90,8 @@ def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_a_memory_outside_the_kernels_reach_is_gathered() -> None:
-    assert choose_attention(make_memory((2, 64, D), "cpu", torch.bfloat16), 4, 16) is InPlaceAttention
-    assert choose_attention(torch.empty(1, 2, 64, D, device="meta"), 4, 16) is GatheredAttention
+    assert choose_attention(make_memory((2, 64, D), 16, "cpu", torch.bfloat16), 16) is TiledAttention
+    assert choose_attention(torch.empty(4, 2, 16, D, device="meta"), 16) is GatheredAttention
 
 
 def test_shared_pages_are_found_level_by_level() -> None:
@@ -105,13 +104,24 @@ def test_shared_pages_are_found_level_by_level() -> None:
     assert sorted(find_shared(rows, 4)) == [([0, 1], [2]), ([0, 1, 2], [0, 1])]
 
 
-def test_neighbouring_pages_are_one_span_whichever_comes_first() -> None:
-    assert [(span.start, span.length) for span in find_spans([4, 3, 5], 200, 200)] == [(600, 600)]
-    assert [(span.start, span.length) for span in find_spans([4, 5, 3], 200, 199)] == [(600, 199), (800, 400)]
+def test_a_tile_divides_a_page() -> None:
+    assert [tile_size(page_size) for page_size in (1, 16, 32, 48, 200, 256, 37)] == [1, 16, 32, 24, 25, 32, 1]
 
 
-def test_scattered_short_runs_are_copied_together() -> None:
-    gathered, run = find_spans([1, 9, *range(20, 40), 5], 16, 3)
-    assert gathered.index is not None
-    assert gathered.index.tolist() == [*range(16, 32), *range(80, 83), *range(144, 160)]
-    assert (run.index, run.start, run.length) == (None, 320, 320)
+def test_neighbouring_tiles_are_one_run_whoever_reads_them() -> None:
+    reads = [(2, 0), (3, 1), (4, 0), (5, 2), (6, 2), (9, 1), (10, 1), (11, 1), (12, 0)]
+    assert find_runs(reads) == [reads[:5], reads[5:]]
+    assert [(run.start, run.stop, run.tiles) for run in place_runs(find_runs(reads))] == [
+        (0, 5, slice(2, 7)),
+        (5, 9, slice(9, 13)),
+    ]
+
+
+def test_short_runs_and_tiles_read_twice_are_copied_together() -> None:
+    whole = [(tile, 0) for tile in range(20, 30)]
+    runs = find_runs([(1, 0), (7, 0), (7, 1), *whole, (40, 2)])
+    assert runs == [whole, [(1, 0), (7, 0), (7, 1), (40, 2)]]
+    in_place, copied = place_runs(runs)
+    assert (in_place.start, in_place.stop, in_place.tiles) == (0, 10, slice(20, 30))
+    assert isinstance(copied.tiles, torch.Tensor)
+    assert copied.tiles.tolist() == [1, 7, 7, 40]

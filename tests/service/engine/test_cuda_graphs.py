@@ -33,7 +33,8 @@ class AttentionByTable:
         for i, (pages, seen) in enumerate(zip(self.inputs.block_table, self.inputs.num_seen, strict=True)):
             places = torch.arange(int(seen))
             slots = pages[places // self.page_size] * self.page_size + places % self.page_size
-            k, v = keys[:, :, slots], values[:, :, slots]
+            tile = keys.shape[2]
+            k, v = (m.transpose(1, 2)[slots // tile, slots % tile].transpose(0, 1)[None] for m in (keys, values))
             parts.append(F.scaled_dot_product_attention(q[:, :, i : i + 1], k, v, enable_gqa=True))
         return torch.cat(parts, dim=2)
 
