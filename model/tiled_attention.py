@@ -8,7 +8,7 @@ speed of one call of `scaled_dot_product_attention` for each row (docs/benchmark
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from math import inf, sqrt
 
 import torch
@@ -19,8 +19,6 @@ from model.cached_attention import Row, places_in_step
 
 MAX_TILE = 32
 """Tokens of a tile at most: what a row reads beyond its newest token is computed in vain."""
-SHORT_RUN = 4
-"""Runs of fewer tiles are copied together: below it a copy is cheaper than one more product."""
 
 
 def tile_size(page_size: int) -> int:
@@ -105,17 +103,19 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tiles that one product reads, and its place among the products of all."""
+    """Neighbouring tiles, which one product reads where they are, and its place among the products of all."""
 
-    start: int
-    stop: int
-    tiles: slice | Tensor
-    """Neighbours, which are read where they are, or a list of those that are copied together."""
+    tile: int
+    place: int
+    length: int
 
-    def read(self, memory: Tensor, dtype: torch.dtype) -> tuple[slice, Tensor]:
-        """Return the place, counted in tiles and heads, and the memory (tiles * H_kv, tile, D)."""
-        heads = memory.shape[1]
-        return slice(self.start * heads, self.stop * heads), memory[self.tiles].flatten(0, 1).to(dtype)
+    def places(self, heads: int) -> slice:
+        """The place, counted in tiles and heads."""
+        return slice(self.place * heads, (self.place + self.length) * heads)
+
+    def read(self, memory: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the memory (length * H_kv, tile, D)."""
+        return memory[self.tile : self.tile + self.length].flatten(0, 1).to(dtype)
 
 
 class OwnTiles:
@@ -127,9 +127,8 @@ class OwnTiles:
     def __init__(self, rows: Sequence[Row], page_size: int) -> None:
         size = tile_size(page_size)
         owned = [tiles_of(row.pages, row.start + 1, page_size) for row in rows]
-        runs = find_runs(sorted((tile, i) for i, tiles in enumerate(owned) for tile in tiles))
-        self._runs = list(place_runs(runs))
-        reads = [read for run in runs for read in run]
+        reads = sorted((tile, i) for i, tiles in enumerate(owned) for tile in tiles)
+        self._runs = find_runs([tile for tile, _ in reads])
         place = {read: n for n, read in enumerate(reads)}
         longest = max(map(len, owned))
         self._table = torch.tensor(
@@ -155,15 +154,15 @@ class OwnTiles:
         score = each.new_empty(num_tiles + 1, heads, size).copy_(self._bias)
         products = score.view((num_tiles + 1) * kv_heads, -1, size)
         for run in self._runs:
-            at, k = run.read(keys, dtype)
+            at, k = run.places(kv_heads), run.read(keys, dtype)
             products[at].baddbmm_(each[at], k.transpose(1, 2), alpha=1 / sqrt(head_dim))
         score = score[self._table].transpose(1, 2).flatten(2)  # (B, H, S)
         share = score.softmax(-1).view(num_rows, heads, -1, size)[self._owner, :, self._turn]  # (N, H, tile)
         share = share.view(num_tiles * kv_heads, -1, size)
         parts = torch.empty_like(each)
         for run in self._runs:
-            at, v = run.read(values, dtype)
-            torch.bmm(share[at], v, out=parts[at])
+            at = run.places(kv_heads)
+            torch.bmm(share[at], run.read(values, dtype), out=parts[at])
         y = each.new_zeros(num_rows, heads, head_dim)
         return y.index_add_(0, self._owner, parts.view(num_tiles, heads, head_dim)), score
 
@@ -188,28 +187,10 @@ def tiles_of(pages: Sequence[int], num_tokens: int, page_size: int) -> list[int]
     return tiles[: -(-num_tokens // tile_size(page_size))]
 
 
-def find_runs(reads: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Split (tile, row), in order, into runs of neighbouring tiles; those that are too short become one, the last."""
-    runs: list[list[tuple[int, int]]] = []
-    for tile, row in reads:
-        if runs and tile == runs[-1][-1][0] + 1:
-            runs[-1].append((tile, row))
-        else:
-            runs.append([(tile, row)])
-    short = [run for run in runs if len(run) < SHORT_RUN]
-    if len(short) < 2:
-        return runs
-    return [*(run for run in runs if len(run) >= SHORT_RUN), [read for run in short for read in run]]
-
-
-def place_runs(runs: Sequence[Sequence[tuple[int, int]]]) -> Iterator[Run]:
-    """Give runs their places, one after another."""
-    start = 0
-    for run in runs:
-        tiles = [tile for tile, _ in run]
-        is_whole = tiles == list(range(tiles[0], tiles[0] + len(tiles)))
-        yield Run(start, start + len(run), slice(tiles[0], tiles[-1] + 1) if is_whole else torch.tensor(tiles))
-        start += len(run)
+def find_runs(tiles: Sequence[int]) -> list[Run]:
+    """Split ascending tiles into runs of neighbours."""
+    starts = [i for i, tile in enumerate(tiles) if i == 0 or tile != tiles[i - 1] + 1]
+    return [Run(tiles[start], start, stop - start) for start, stop in pairwise([*starts, len(tiles)])]
 
 
 def find_shared(rows: Sequence[Row], page_size: int) -> Iterator[tuple[list[int], Sequence[int]]]:

@@ -12,7 +12,7 @@ from model.cached_attention import (
     Row,
 )
 from model.kv_cache import choose_attention, make_memory
-from model.tiled_attention import TiledAttention, find_runs, find_shared, place_runs, tile_size
+from model.tiled_attention import Run, TiledAttention, find_runs, find_shared, tile_size
 
 D = 8
 needs_gpu = pytest.mark.skipif(
@@ -108,20 +108,5 @@ def test_a_tile_divides_a_page() -> None:
     assert [tile_size(page_size) for page_size in (1, 16, 32, 48, 200, 256, 37)] == [1, 16, 32, 24, 25, 32, 1]
 
 
-def test_neighbouring_tiles_are_one_run_whoever_reads_them() -> None:
-    reads = [(2, 0), (3, 1), (4, 0), (5, 2), (6, 2), (9, 1), (10, 1), (11, 1), (12, 0)]
-    assert find_runs(reads) == [reads[:5], reads[5:]]
-    assert [(run.start, run.stop, run.tiles) for run in place_runs(find_runs(reads))] == [
-        (0, 5, slice(2, 7)),
-        (5, 9, slice(9, 13)),
-    ]
-
-
-def test_short_runs_and_tiles_read_twice_are_copied_together() -> None:
-    whole = [(tile, 0) for tile in range(20, 30)]
-    runs = find_runs([(1, 0), (7, 0), (7, 1), *whole, (40, 2)])
-    assert runs == [whole, [(1, 0), (7, 0), (7, 1), (40, 2)]]
-    in_place, copied = place_runs(runs)
-    assert (in_place.start, in_place.stop, in_place.tiles) == (0, 10, slice(20, 30))
-    assert isinstance(copied.tiles, torch.Tensor)
-    assert copied.tiles.tolist() == [1, 7, 7, 40]
+def test_neighbouring_tiles_are_one_run_and_a_tile_read_twice_begins_another() -> None:
+    assert find_runs([2, 3, 4, 9, 9, 10]) == [Run(tile=2, place=0, length=3), Run(9, 3, 1), Run(9, 4, 2)]
