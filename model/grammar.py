@@ -4,11 +4,10 @@ The rules of a schema are `model.json_schema`'s; tokens are `model.constraint`'s
 """
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from model.character_classes import narrow_classes
 from model.json_schema import SchemaError, enforceable
 
 MAX_CHARS = 256 * 1024
@@ -108,37 +107,3 @@ def _expression(regex: str) -> str:
 def _literal(text: str) -> str:
     """Write an expression that matches this text only."""
     return "".join(c if c.isalnum() or c in " _" else rf"\x{{{ord(c):x}}}" for c in text)
-
-
-_NARROW = {"d": "0-9", "w": "0-9A-Za-z_", "s": r" \t\n\r\f\v"}
-_WIDE = {"d": r"\d", "w": r"\w\p{L}\p{N}", "s": r"\s\x1c-\x1f\x{feff}"}
-"""Whatever some dialect, or some version of Unicode, counts to a class."""
-_PIECES = re.compile(r"\\.|\[\^?|\]|.", re.DOTALL)
-
-
-def narrow_classes(regex: str) -> str:
-    r"""Make `\d`, `\w` and `\s` ASCII, as JSON Schema has them; what is left satisfies the dialects with more, too.
-
-    For the same reason, what is excluded has the widest meaning.
-    """
-    pieces: list[str] = []
-    brackets: list[str] = []
-    for piece in _PIECES.findall(regex):
-        if piece.startswith("["):
-            brackets.append(piece)
-        elif piece == "]" and brackets:
-            brackets.pop()
-        pieces.append(_class(piece, brackets) or piece)
-    return "".join(pieces)
-
-
-def _class(piece: str, brackets: Sequence[str]) -> str | None:
-    """Write a class out, within these brackets; None for all else."""
-    name = piece[1:].lower()
-    if not piece.startswith("\\") or name not in _NARROW:
-        return None
-    is_complement = piece[1:] != name
-    characters = (_WIDE if is_complement != ("[^" in brackets) else _NARROW)[name]
-    if is_complement:
-        return f"[^{characters}]"
-    return characters if brackets else f"[{characters}]"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 from urllib.parse import unquote
 
+from model.character_classes import narrow_classes
+
 MAX_SUBSCHEMAS = 3000
 MAX_REFERENCES = 500
 """References are followed by recursion, one inside the other."""
@@ -103,6 +105,8 @@ class _Check:
             self._check_reference(value, place)
         elif key in _VALUES:
             self._count_values(value, place)
+        elif key == "pattern" and isinstance(value, str):
+            return narrow_classes(value)
         elif key in _NAMED and isinstance(value, Mapping):
             return {name: self._subschema(each, f"{place}/{_escape(name)}", depth) for name, each in value.items()}
         elif (key in _MANY or key == "items") and isinstance(value, list):

@@ -3,21 +3,7 @@
 import pytest
 
 from model.constraint import check_spec
-from model.grammar import MAX_CHARS, ConstraintSpec, GrammarError, narrow_classes
-
-
-@pytest.mark.parametrize(
-    ("regex", "narrow"),
-    [
-        (r"\d+", "[0-9]+"),
-        (r"[a\d]", "[a0-9]"),
-        (r"\w\s", r"[0-9A-Za-z_][ \t\n\r\f\v]"),
-        (r"\D[^\d]\\d", r"\D[^\d]\\d"),
-        (r"[\]\d]\[\d", r"[\]0-9]\[[0-9]"),
-    ],
-)
-def test_classes_become_ascii_unless_they_are_excluded(regex: str, narrow: str) -> None:
-    assert narrow_classes(regex) == narrow
+from model.grammar import MAX_CHARS, ConstraintSpec, GrammarError
 
 
 @pytest.mark.parametrize(
