@@ -220,8 +220,8 @@ def _good_answer(operation: Operation, settings: ServiceSettings, components: Sc
 
 
 def _error_answer(operation: Operation, status: int) -> Schema:
-    is_probe = operation.is_public
-    schema = {"$ref": _REF.format(model="Status" if is_probe else "ErrorAnswer")}
+    tells_status = operation.answer is answers.Status and status == 503
+    schema = {"$ref": _REF.format(model="Status" if tells_status else "ErrorAnswer")}
     return {"description": _STATUSES[status], "content": {"application/json": {"schema": schema}}}
 
 

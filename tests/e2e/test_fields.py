@@ -2,7 +2,10 @@
 in the order of the API; the values that are refused are in tests/service/web/test_error_catalogue.py.
 """
 
+import base64
 import json
+import re
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,15 +25,19 @@ pytestmark = pytest.mark.slow
 Seen = Callable[[Any, Any], object]
 """Given the answer with the field and the answer without, whether the field did what it should."""
 
-Case = tuple[Mapping[str, Any], Seen]
+Changes = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
+"""What is sent beside the endpoint's own body; it may depend on the answer to that."""
+
+Case = tuple[Changes, Seen]
 
 
 def same(answer: Any, plain: Any) -> bool:
+    """Of fields that say what is so anyway; those that have an effect show it."""
     return text_of(answer) == text_of(plain)
 
 
-def fine(answer: Any, plain: Any) -> bool:
-    return True
+def differs(answer: Any, plain: Any) -> bool:
+    return not same(answer, plain)
 
 
 def text_of(answer: Any, index: int = 0) -> str:
@@ -47,20 +54,42 @@ def ids_of(answer: Any) -> list[int]:
     return ids
 
 
+def stopped_by(stop: object) -> Seen:
+    def seen(answer: Any, plain: Any) -> bool:
+        choice = answer["choices"][0]
+        return (choice["finish_reason"], choice["stop_reason"]) == ("stop", stop)
+
+    return seen
+
+
+def second_half(plain: Any) -> str:
+    return text_of(plain)[len(text_of(plain)) // 2 :]
+
+
 def ends(reason: str) -> Seen:
     return lambda answer, plain: answer["choices"][0]["finish_reason"] == reason
 
 
+TEXT_END, USER, C, D = "0", "3", "40", "41"
+"""Ids of the tiny vocabulary: `<|endoftext|>`, `<|user|>` and two letters."""
+AT_ONCE = {TEXT_END: 100}
+
 SAMPLING: dict[str, Case] = {
-    "temperature": ({"temperature": 0}, fine),
+    "temperature": ({"temperature": 2, "seed": 1}, differs),
     "top_p": ({"top_p": 0, "temperature": 1}, same),
     "n": ({"n": 3}, lambda answer, plain: len(answer["choices"]) == 3),
     "best_of": ({"n": 2, "best_of": 3, "temperature": 1}, lambda a, p: generated(a) == 3 * generated(p)),
     "stream": ({"stream": False}, same),
     "stream_options": ({"stream_options": None}, same),
-    "stop": ({"stop": ["\u0000"]}, same),
-    "presence_penalty": ({"presence_penalty": 2}, fine),
-    "frequency_penalty": ({"frequency_penalty": 2}, lambda a, p: not same(a, p)),
+    "stop": (
+        lambda plain: {"stop": [second_half(plain)]},
+        lambda a, p: text_of(a) == text_of(p).partition(second_half(p))[0],
+    ),
+    "presence_penalty": (
+        {"presence_penalty": 2, "logit_bias": {C: 100, D: 98.5}, "return_token_ids": True},
+        lambda a, p: ids_of(a)[:2] == [40, 41],
+    ),
+    "frequency_penalty": ({"frequency_penalty": 2}, differs),
     "logit_bias": ({"logit_bias": {"40": 100}, "return_token_ids": True}, lambda a, p: set(ids_of(a)) == {40}),
     "seed": ({"seed": 5, "temperature": 1, "n": 2}, lambda a, p: text_of(a, 0) != text_of(a, 1)),
     "response_format": (
@@ -69,28 +98,41 @@ SAMPLING: dict[str, Case] = {
     ),
     "top_k": ({"top_k": 1, "temperature": 1}, same),
     "min_p": ({"min_p": 1, "temperature": 1}, same),
-    "repetition_penalty": ({"repetition_penalty": 9}, lambda a, p: not same(a, p)),
-    "min_tokens": ({"min_tokens": 5, "ignore_eos": False}, lambda a, p: generated(a) >= 5),
-    "stop_token_ids": ({"stop_token_ids": list(range(64))}, fine),
-    "ignore_eos": ({"ignore_eos": True}, lambda a, p: generated(a) == 12),
-    "include_stop_str_in_output": ({"include_stop_str_in_output": True}, same),
-    "skip_special_tokens": ({"skip_special_tokens": False}, fine),
-    "bad_words": ({"bad_words": ["e"]}, fine),
+    "repetition_penalty": ({"repetition_penalty": 9}, differs),
+    "min_tokens": ({"min_tokens": 5, "ignore_eos": False, "logit_bias": AT_ONCE}, lambda a, p: generated(a) == 6),
+    "stop_token_ids": ({"stop_token_ids": [40], "logit_bias": {C: 100}}, stopped_by(40)),
+    "ignore_eos": ({"ignore_eos": True, "logit_bias": AT_ONCE}, lambda a, p: generated(a) == 12),
+    "include_stop_str_in_output": (
+        lambda plain: {"stop": [second_half(plain)], "include_stop_str_in_output": True},
+        lambda a, p: text_of(a) == "".join(text_of(p).partition(second_half(p))[:2]),
+    ),
+    "skip_special_tokens": (
+        {"skip_special_tokens": False, "logit_bias": {USER: 100}},
+        lambda a, p: text_of(a) == "<|user|>" * 12,
+    ),
+    "bad_words": (
+        {"bad_words": ["C"], "logit_bias": {C: 100, D: 90}, "return_token_ids": True},
+        lambda a, p: set(ids_of(a)) == {41},
+    ),
     "allowed_token_ids": (
         {"allowed_token_ids": [40, 41], "return_token_ids": True, "temperature": 1},
         lambda a, p: set(ids_of(a)) <= {40, 41},
     ),
-    "prompt_logprobs": ({"prompt_logprobs": 1, "max_tokens": 1}, fine),
     "truncate_prompt_tokens": ({"truncate_prompt_tokens": -1}, same),
     "truncation_side": ({"truncation_side": "right"}, same),
     "return_token_ids": ({"return_token_ids": True}, lambda a, p: len(ids_of(a)) == 12),
-    "return_tokens_as_token_ids": ({"return_tokens_as_token_ids": True}, same),
     "add_special_tokens": ({"add_special_tokens": False}, same),
     "cache_salt": ({"cache_salt": "mine"}, same),
     "request_id": ({"request_id": "mine"}, lambda a, p: a["id"].endswith("-mine")),
-    "structured_outputs": ({"structured_outputs": {"choice": ["yes", "no"]}, "ignore_eos": False}, fine),
-    "guided_json": ({"guided_json": {"type": "integer"}, "ignore_eos": False}, fine),
-    "guided_regex": ({"guided_regex": "[ab]{3}", "ignore_eos": False}, lambda a, p: set(text_of(a)) <= set("ab")),
+    "structured_outputs": (
+        {"structured_outputs": {"choice": ["yes", "no"]}, "ignore_eos": False},
+        lambda a, p: text_of(a) in ("yes", "no"),
+    ),
+    "guided_json": ({"guided_json": {"enum": [17]}, "ignore_eos": False}, lambda a, p: json.loads(text_of(a)) == 17),
+    "guided_regex": (
+        {"guided_regex": "[ab]{3}", "ignore_eos": False},
+        lambda a, p: re.fullmatch("[ab]{3}", text_of(a)),
+    ),
     "guided_choice": ({"guided_choice": ["yes", "no"], "ignore_eos": False}, lambda a, p: text_of(a) in ("yes", "no")),
     "regex": ({"regex": "a{2}", "ignore_eos": False}, lambda a, p: text_of(a) == "aa"),
     "json_schema": ({"json_schema": {"const": 7}, "ignore_eos": False}, lambda a, p: json.loads(text_of(a)) == 7),
@@ -108,6 +150,15 @@ COMPLETIONS: dict[str, Case] = {
     "prompt_logprobs": (
         {"prompt_logprobs": 1},
         lambda a, p: [entry is None for entry in a["choices"][0]["prompt_logprobs"]].count(True) == 1,
+    ),
+    "truncate_prompt_tokens": ({"truncate_prompt_tokens": 2}, lambda a, p: a["usage"]["prompt_tokens"] == 2),
+    "truncation_side": (
+        {"truncate_prompt_tokens": 1, "truncation_side": "right", "echo": True},
+        lambda a, p: text_of(a)[0] == "T",
+    ),
+    "return_tokens_as_token_ids": (
+        {"return_tokens_as_token_ids": True, "logprobs": 0},
+        lambda a, p: all(token.startswith("token_id:") for token in a["choices"][0]["logprobs"]["tokens"]),
     ),
 }
 
@@ -129,9 +180,15 @@ CHAT: dict[str, Case] = {
         lambda a, p: a["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "f",
     ),
     "tool_choice": ({"tools": [TOOL], "tool_choice": "none"}, same),
-    "parallel_tool_calls": ({"parallel_tool_calls": False}, same),
+    "parallel_tool_calls": (
+        CALLED | {"tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 100},
+        lambda a, p: len(a["choices"][0]["message"]["tool_calls"]) == 1,
+    ),
     "chat_template_kwargs": ({"chat_template_kwargs": {"mood": "good"}}, same),
-    "add_generation_prompt": ({"add_generation_prompt": True}, same),
+    "add_generation_prompt": (
+        {"add_generation_prompt": False},
+        lambda a, p: a["usage"]["prompt_tokens"] == p["usage"]["prompt_tokens"] - 1,
+    ),
     "continue_final_message": (
         {"continue_final_message": True},
         lambda a, p: a["usage"]["prompt_tokens"] < p["usage"]["prompt_tokens"],
@@ -139,6 +196,17 @@ CHAT: dict[str, Case] = {
     "echo": ({"continue_final_message": True, "echo": True}, lambda a, p: text_of(a).startswith("Hi there")),
     **SAMPLING,
     "prompt_logprobs": ({"prompt_logprobs": 0}, lambda a, p: a["prompt_logprobs"][0] is None),
+    "truncate_prompt_tokens": (
+        {
+            "truncate_prompt_tokens": 20,
+            "messages": [{"role": "user", "content": text} for text in ("x" * 20, "Hi there")],
+        },
+        same,
+    ),
+    "return_tokens_as_token_ids": (
+        {"return_tokens_as_token_ids": True, "logprobs": True},
+        lambda a, p: a["choices"][0]["logprobs"]["content"][0]["token"].startswith("token_id:"),
+    ),
 }
 
 
@@ -150,10 +218,19 @@ def vector(answer: Any) -> list[float]:
 EMBEDDINGS: dict[str, Case] = {
     "model": ({"model": "tiny-base"}, lambda a, p: vector(a) == pytest.approx(vector(p))),
     "input": ({"input": ["a", "b"]}, lambda a, p: [entry["index"] for entry in a["data"]] == [0, 1]),
-    "encoding_format": ({"encoding_format": "base64"}, lambda a, p: isinstance(a["data"][0]["embedding"], str)),
-    "dimensions": ({"dimensions": 4}, lambda a, p: sum(v * v for v in vector(a)) == pytest.approx(1)),
+    "encoding_format": (
+        {"encoding_format": "base64"},
+        lambda a, p: array("f", base64.b64decode(a["data"][0]["embedding"])).tolist() == pytest.approx(vector(p)),
+    ),
+    "dimensions": (
+        {"dimensions": 4},
+        lambda a, p: len(vector(a)) == 4 and sum(v * v for v in vector(a)) == pytest.approx(1),
+    ),
     "truncate_prompt_tokens": ({"truncate_prompt_tokens": 1}, lambda a, p: a["usage"]["prompt_tokens"] == 1),
-    "truncation_side": ({"truncation_side": "left"}, lambda a, p: vector(a) == pytest.approx(vector(p))),
+    "truncation_side": (
+        {"truncation_side": "left", "truncate_prompt_tokens": 1, "input": [[7, 8, 9], [9]]},
+        lambda a, p: vector(a) == pytest.approx(a["data"][1]["embedding"], abs=1e-5),
+    ),
     "pooling": ({"pooling": "last"}, lambda a, p: vector(a) != pytest.approx(vector(p))),
     "normalize": ({"normalize": False}, lambda a, p: sum(v * v for v in vector(a)) != pytest.approx(1)),
 }
@@ -172,7 +249,10 @@ CLASSIFY: dict[str, Case] = {
     "raw_scores": ({"raw_scores": True}, lambda a, p: a["data"][0]["score"] in a["data"][0]["logits"]),
     "use_activation": ({"use_activation": False}, lambda a, p: "logits" in a["data"][0]),
     "truncate": ({"truncate": True, "input": "x" * 999}, lambda a, p: a["usage"]["prompt_tokens"] == 128),
-    "truncation_side": ({"truncation_side": "left"}, lambda a, p: probs(a) == pytest.approx(probs(p))),
+    "truncation_side": (
+        {"truncation_side": "left", "truncate_prompt_tokens": 1, "input": [[7, 8, 9], [9]]},
+        lambda a, p: probs(a) == pytest.approx(a["data"][1]["probs"], abs=1e-5),
+    ),
     "truncate_prompt_tokens": ({"truncate_prompt_tokens": 1}, lambda a, p: a["usage"]["prompt_tokens"] == 1),
 }
 
@@ -181,7 +261,10 @@ PREDICT: dict[str, Case] = {
     "inputs": ({"inputs": [["The quick"], ["b"]]}, lambda a, p: len(a) == 2),
     "raw_scores": ({"raw_scores": True}, lambda a, p: sum(entry["score"] for entry in a) != pytest.approx(1)),
     "truncate": ({"truncate": True, "inputs": "x" * 999}, lambda a, p: len(a) == 2),
-    "truncation_direction": ({"truncation_direction": "Left"}, lambda a, p: a[0]["label"] == p[0]["label"]),
+    "truncation_direction": (
+        {"truncation_direction": "Left", "truncate": True, "inputs": ["a" * 99 + "b" * 128, "b" * 128]},
+        lambda a, p: a[0][0]["score"] == pytest.approx(a[1][0]["score"], abs=1e-5),
+    ),
 }
 
 TOKENIZE: dict[str, Case] = {
@@ -189,7 +272,10 @@ TOKENIZE: dict[str, Case] = {
     "prompt": ({"prompt": "<|end|>"}, lambda a, p: a["count"] == 1),
     "content": ({"prompt": None, "content": "The quick"}, lambda a, p: a == p),
     "messages": ({"prompt": None, "messages": [{"role": "user", "content": "x"}]}, lambda a, p: a["count"] > 2),
-    "add_generation_prompt": ({"add_generation_prompt": False}, lambda a, p: a == p),
+    "add_generation_prompt": (
+        {"prompt": None, "messages": [{"role": "user", "content": "x"}], "add_generation_prompt": False},
+        lambda a, p: a["count"] == 3,
+    ),
     "add_special_tokens": ({"add_special_tokens": False}, lambda a, p: a == p),
     "return_token_strs": ({"return_token_strs": True}, lambda a, p: "".join(a["token_strs"]) == "The quick"),
 }
@@ -209,10 +295,13 @@ RESPONSES: dict[str, Case] = {
     "input": ({"input": [{"role": "user", "content": "Hi there"}]}, lambda a, p: said(a) == said(p)),
     "instructions": ({"instructions": "x"}, lambda a, p: a["usage"]["input_tokens"] > p["usage"]["input_tokens"]),
     "max_output_tokens": ({"max_output_tokens": 2}, lambda a, p: a["usage"]["output_tokens"] == 2),
-    "temperature": ({"temperature": 0}, lambda a, p: said(a) == said(p)),
+    "temperature": ({"temperature": 2}, lambda a, p: said(a) != said(p)),
     "top_p": ({"temperature": 1, "top_p": 0}, lambda a, p: said(a) == said(p)),
     "stream": ({"stream": False}, lambda a, p: said(a) == said(p)),
-    "text": ({"text": {"format": {"type": "text"}}}, lambda a, p: said(a) == said(p)),
+    "text": (
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"enum": [17]}}}},
+        lambda a, p: said(a) == "17",
+    ),
     "top_logprobs": (
         {"top_logprobs": 2},
         lambda a, p: len(a["output"][0]["content"][0]["logprobs"][0]["top_logprobs"]) == 2,
@@ -256,11 +345,15 @@ def refused_fields(described: Any, path: str) -> dict[str, list[Any]]:
 def test_each_field_does_what_it_should(server: Server, path: str) -> None:
     _, base, cases = ENDPOINTS[path]
     plain = server.client.post(path, json=base).json()
+    unseen = {}
     for name, (changes, seen) in cases.items():
-        response = server.client.post(path, json=base | changes)
+        body = base | dict(changes(plain) if callable(changes) else changes)
+        response = server.client.post(path, json=body)
         assert response.status_code == 200, (name, response.text)
         assert "x-ignored-params" not in response.headers, name
-        assert seen(response.json(), plain), (name, response.text, plain)
+        if not seen(response.json(), plain):
+            unseen[name] = response.text
+    assert not unseen, plain
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)

@@ -78,6 +78,15 @@ def test_keys_are_described_where_they_are_asked_for(make_service: ServiceMaker,
     assert "401" not in described["paths"]["/metrics"]["get"]["responses"]
 
 
+def test_who_needs_a_key_for_numbers_is_told_of_it_by_an_error(make_service: ServiceMaker) -> None:
+    guarded = make_service(api_keys=["a"], metrics_require_key=True)
+    assert guarded.get("/metrics").status_code == 401
+    described = guarded.get("/openapi.json", headers={"x-api-key": "a"}).json()["paths"]["/metrics"]["get"]
+    assert "security" not in described
+    schema = described["responses"]["401"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}
+
+
 def test_admin_routes_are_described_where_there_are_any(make_service: ServiceMaker, document: Any) -> None:
     assert not any("admin" in path for path in document["paths"])
     service = make_service(admin_key="secret")
