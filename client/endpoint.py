@@ -47,7 +47,7 @@ class Endpoint:
         cards = answer.get("data")
         if not isinstance(cards, list) or not all(isinstance(card, dict) and "id" in card for card in cards):
             raise EndpointError(f"{self.base_url}/models: the answer is no list of models; is /v1 missing?")
-        return [str(card["id"]) for card in cards if "chat" in card.get("capabilities", ["chat"])]
+        return [str(card["id"]) for card in cards if _may_chat(card.get("capabilities"))]
 
     def answer(self, model: str, messages: Sequence[Message], sampling: Mapping[str, Any]) -> Generator[Piece]:
         """Yield the next turn of a conversation while it is written. Closing the iterator closes the connection.
@@ -83,6 +83,11 @@ class Endpoint:
             raise EndpointError(f"--base-url: {url}: {error}") from None
 
 
+def _may_chat(capabilities: object) -> bool:
+    """Believe a list, as ours is; other servers mean other things by the word."""
+    return not isinstance(capabilities, list) or "chat" in capabilities
+
+
 def _pieces(lines: Iterable[bytes]) -> Iterator[Piece]:
     """Read server-sent events until the last one."""
     finish_reason = None
@@ -96,9 +101,13 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[Piece]:
         if error := event.get("error"):
             raise EndpointError(_message_of(error))
         for choice in event.get("choices") or ():
-            finish_reason = choice.get("finish_reason")
-            text = (choice.get("delta") or {}).get("content") or ""
-            yield Piece(text.encode("utf-8", "replace").decode(), finish_reason)  # half a character cannot be printed
+            try:
+                finish_reason = choice.get("finish_reason")
+                text = (choice.get("delta") or {}).get("content") or ""
+                shown = text.encode("utf-8", "replace").decode()  # half a character cannot be printed
+            except AttributeError:
+                raise EndpointError("the server streams something that is no answer; is --base-url right?") from None
+            yield Piece(shown, finish_reason)
     if finish_reason is None:
         raise EndpointError("the server broke off in the middle of the answer")
 

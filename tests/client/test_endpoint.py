@@ -39,6 +39,21 @@ def test_models_that_do_not_chat_are_not_offered_and_silent_ones_are() -> None:
         assert server.keys == [None]
 
 
+def test_what_other_servers_call_capabilities_hides_no_model() -> None:
+    named = {"completion_chat": True, "vision": False}
+    listed = cards(
+        {"id": "a", "capabilities": None}, {"id": "b", "capabilities": named}, {"id": "c", "capabilities": []}
+    )
+    with stub_server(listed, lambda _: says()) as server:
+        assert Endpoint(server.url, api_key=None, timeout_s=20).chat_models() == ["a", "b"]
+
+
+@pytest.mark.parametrize("choice", [None, "Hi", {"delta": "Hi"}, {"delta": {"content": [{"text": "Hi"}]}}])
+def test_what_is_no_answer_is_told_in_a_line(choice: object) -> None:
+    event = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    assert "streams something that is no answer" in complaint(Answer([event, DONE]))
+
+
 def test_events_without_space_unknown_fields_and_empty_choices_are_understood() -> None:
     odd = [b"event: message\n", b'data:{"choices":[{"delta":{"content":"Hi"}}]}\r\n\r\n', b'data: {"choices":[]}\n\n']
     with stub_server(cards("a"), lambda _: Answer([*odd, chunk(None, "stop"), DONE])) as server:
