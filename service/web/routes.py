@@ -2,7 +2,9 @@
 
 import importlib.metadata
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -120,16 +122,24 @@ class _Models:
 
 
 class _Description:
-    """What this service takes and gives."""
+    """What this service takes and gives; written anew only when other models are served, since it takes a while."""
 
     def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
         self._models = frontend.models
         self._settings = settings
+        self._cards: list[dict[str, Any]] | None = None
+        self._document = b""
 
     async def get(self, _: Request) -> Response:
+        cards = self._models.cards()
+        if cards != self._cards:
+            self._document = await run_in_threadpool(self._describe, cards)
+            self._cards = cards
+        return Response(self._document, media_type="application/json")
+
+    def _describe(self, cards: list[dict[str, Any]]) -> bytes:
         version = importlib.metadata.version("groundup")
-        document = await run_in_threadpool(describe_service, self._models.cards(), self._settings, version)
-        return JSONResponse(document)
+        return msgspec.json.encode(describe_service(cards, self._settings, version))
 
 
 class _Health:

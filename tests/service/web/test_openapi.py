@@ -1,5 +1,6 @@
 """GET /openapi.json describes what is true: what bodies may hold, what answers look like, who may ask."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ def test_models_are_named_by_what_they_can(document: Any) -> None:
     assert named["/classify"] == ["tiny-spam", None]
     assert "model" in body_of(document, "/v1/completions")["required"]
     assert "model" not in body_of(document, "/classify").get("required", [])
+
+
+def test_models_that_come_later_are_named_too(make_service: ServiceMaker, checkpoint_paths: tuple[Path, ...]) -> None:
+    service = make_service(admin_key="secret")
+    named = [body_of(service.get("/openapi.json").json(), "/v1/completions")["properties"]["model"]["enum"]]
+    body = {"path": str(checkpoint_paths[0]), "id": "added"}
+    assert service.post("/admin/models", body, headers={"x-api-key": "secret"}).status_code == 200
+    named += [body_of(service.get("/openapi.json").json(), "/v1/completions")["properties"]["model"]["enum"]]
+    assert named == [["tiny-base", "tiny-chat"], ["tiny-base", "tiny-chat", "added"]]
 
 
 def test_references_lead_somewhere(document: Any) -> None:
