@@ -171,9 +171,11 @@ class WorkerUp(msgspec.Struct, tag="worker_up", frozen=True):
 
 
 class WorkerDown(msgspec.Struct, tag="worker_down", frozen=True):
-    """A worker died; everything it was doing is lost."""
+    """A worker died; everything it was doing is lost. Another process says so than the one that told of its birth, so
+    this may arrive after its successor's `WorkerUp`."""
 
     worker: str
+    pid: int
 
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):

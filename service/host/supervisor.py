@@ -162,7 +162,7 @@ class Supervisor(LitServer):  # type: ignore[misc]  # LitServe carries no types
                 ward.process.join(_GOODBYE_S)  # its pipes close before it is gone: waiting for those would spin
 
     def _bury(self, ward: Ward, process: BaseProcess) -> None:
-        self._transport.broadcast(messages.WorkerDown(ward.name))
+        self._transport.broadcast(messages.WorkerDown(ward.name, process.pid or 0))
         logger.error("worker %s (pid %s) ended with exit code %s", ward.name, process.pid, process.exitcode)
         metrics.forget_process(process.pid or 0)
         ward.died()

@@ -74,6 +74,8 @@ class _Worker:
     channel: Channel
     is_up: bool = False
     was_up: bool = False
+    pid: int | None = None
+    """Of its latest life that we heard of."""
     num_waiting: int = 0
     waiting_tokens: int = 0
 
@@ -107,15 +109,15 @@ class Frontend:
                 for event in message.events:
                     self._on_event(event)
             case WorkerUp():
-                worker = self._workers[message.worker]
-                worker.is_up = worker.was_up = True
-                self.loads.on_worker_up(message)
+                self._on_worker_up(message)
             case ModelUp():
                 self.loads.on_model_up(message)
             case ModelFailed():
                 self.loads.on_model_failed(message)
             case WorkerDown():
-                self._on_worker_down(message.worker)
+                worker = self._workers[message.worker]
+                if worker.pid == message.pid or not worker.is_up:  # else its successor has told us already
+                    self._on_worker_down(message.worker)
             case Drain():
                 self._on_drain(message)
 
@@ -225,6 +227,14 @@ class Frontend:
             worker = self._workers[call.worker]
             worker.num_waiting -= 1
             worker.waiting_tokens -= num_tokens
+
+    def _on_worker_up(self, message: WorkerUp) -> None:
+        worker = self._workers[message.worker]
+        if worker.is_up:  # its death is told later
+            self._on_worker_down(message.worker)
+        worker.is_up = worker.was_up = True
+        worker.pid = message.pid
+        self.loads.on_worker_up(message)
 
     def _on_worker_down(self, name: str) -> None:
         worker = self._workers[name]

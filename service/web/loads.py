@@ -96,6 +96,7 @@ class Loads:
         """Bring a worker to what it should have."""
         self._up.add(message.worker)
         for model in list(self._of_worker(message.worker)):
+            self._loaded.discard(model.version)  # which the last words of its former life may have told
             if model.version in message.models:
                 self._loaded.add(model.version)
             elif model.base is not None and has_changed(model.base, self._settings):

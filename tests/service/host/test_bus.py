@@ -42,7 +42,7 @@ TO_HTTP: list[ToHttp] = [
             Failed("u3", "queue_timeout"),
         ]
     ),
-    WorkerDown("generate"),
+    WorkerDown("generate", 1),
     Drain("reject"),
 ]
 
@@ -161,6 +161,6 @@ def test_every_message_to_the_http_process_arrives_whole_and_in_order(directory:
 
 
 def test_a_fault_over_one_message_does_not_stop_the_next(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    inbox = asyncio.run(deliver(directory, [WorkerDown("generate"), Drain("reject")]))
-    assert inbox.messages == [WorkerDown("generate"), Drain("reject")]
+    inbox = asyncio.run(deliver(directory, [WorkerDown("generate", 1), Drain("reject")]))
+    assert inbox.messages == [WorkerDown("generate", 1), Drain("reject")]
     assert "could not be handled" in caplog.text

@@ -586,7 +586,7 @@ def test_model_loading_is_503(make_service: ServiceMaker) -> None:
 
 
 def test_engine_that_died_is_503(service: Service) -> None:
-    service.frontend.on_message(WorkerDown("generate"))
+    service.frontend.on_message(WorkerDown("generate", 1))
     response = service.post(COMPLETIONS, BASE)
     check(response, 503, "engine_unavailable", None, type_="server_error")
     assert int(response.headers["retry-after"]) <= 60
@@ -621,7 +621,7 @@ def test_too_many_waiting_tokens_are_overload(make_service: ServiceMaker) -> Non
 def test_engine_that_dies_fails_what_it_was_doing(make_service: ServiceMaker, stream: bool) -> None:
     def script(message: Generate) -> Iterable[Event]:
         yield Admitted(message.uid, 0.0, 0)
-        service.frontend.on_message(WorkerDown("generate"))
+        service.frontend.on_message(WorkerDown("generate", 1))
 
     service = make_service(generate=script)
     response = service.post(COMPLETIONS, BASE | {"stream": stream, "n": 2})

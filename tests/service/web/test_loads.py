@@ -112,6 +112,13 @@ def test_a_worker_that_starts_again_is_told_to_load_bases_first(bench: Bench) ->
     assert bench.loads.is_complete
 
 
+def test_what_a_dead_worker_had_said_last_does_not_count_for_its_successor(bench: Bench) -> None:
+    bench.loads.on_worker_down("generate")
+    bench.loads.on_model_up(ModelUp("tiny-base"))
+    bench.loads.on_worker_up(WorkerUp("generate", 2))
+    assert not bench.loads.is_loaded("tiny-base")
+
+
 def test_a_worker_that_dies_over_a_model_fails_it_and_does_not_get_it_again(bench: Bench) -> None:
     async def main() -> None:
         adding = asyncio.create_task(bench.loads.add(bench.version("tiny-base", "second")))

@@ -105,10 +105,18 @@ def test_loading_is_not_ready_but_alive(make_service: ServiceMaker) -> None:
 
 
 def test_a_worker_that_comes_back_makes_the_service_ready_again(service: Service) -> None:
-    service.frontend.on_message(WorkerDown("classify"))
+    service.frontend.on_message(WorkerDown("classify", 1))
     assert status(service, "/readyz") == (503, "loading")
     assert service.classify.num_resets == 1
     service.frontend.on_message(WorkerUp("classify", 2))
+    assert status(service, "/readyz") == (200, "ok")
+
+
+def test_a_death_that_is_told_after_the_birth_of_the_successor_changes_nothing(service: Service) -> None:
+    service.frontend.on_message(WorkerUp("classify", 2))
+    assert service.classify.num_resets == 1
+    service.frontend.on_message(WorkerDown("classify", 1))
+    assert service.classify.num_resets == 1
     assert status(service, "/readyz") == (200, "ok")
 
 
