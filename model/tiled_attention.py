@@ -60,13 +60,13 @@ class Chunk:
 
     def __init__(self, row: Row, page_size: int) -> None:
         self._num_seen = row.start + row.length
-        self._tiles = torch.tensor(tiles_of(row.pages, self._num_seen, page_size))
+        self._runs = find_runs(tiles_of(row.pages, self._num_seen, page_size))
         is_first = row.start == 0
         self._mask = None if is_first else torch.ones(row.length, self._num_seen, dtype=torch.bool).tril(row.start)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Answer queries (1, H, T, D), in their shape."""
-        k, v = (copy_tiles(memory, self._tiles)[None, :, : self._num_seen] for memory in (keys, values))
+        k, v = (copy_tiles(memory, self._runs)[:, :, : self._num_seen] for memory in (keys, values))
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=self._mask, is_causal=self._mask is None, enable_gqa=k.shape[1] != q.shape[1]
         )
@@ -76,12 +76,12 @@ class Decoding:
     """The newest token of each row: its own tiles, and those it shares."""
 
     def __init__(self, rows: Sequence[Row], page_size: int) -> None:
-        self._shared: list[tuple[Tensor, Tensor]] = []
+        self._shared: list[tuple[Tensor, list[Run]]] = []
         """Rows (M,) and the tiles that all of them see."""
         num_shared = [0] * len(rows)
         for members, pages in find_shared(rows, page_size):
             tiles = tiles_of(pages, len(pages) * page_size, page_size)
-            self._shared.append((torch.tensor(members), torch.tensor(tiles)))
+            self._shared.append((torch.tensor(members), find_runs(tiles)))
             for i in members:
                 num_shared[i] += len(pages)
         self._own = OwnTiles(
@@ -93,9 +93,9 @@ class Decoding:
         """Answer queries (B, H, D), in their shape."""
         y, score = self._own.attend(q, keys, values)
         weight = score.logsumexp(-1) if self._shared else score  # (B, H)
-        for members, tiles in self._shared:
+        for members, runs in self._shared:
             part = q[members].transpose(0, 1)[None]  # (1, H, M, D)
-            k, v = (copy_tiles(memory, tiles)[None] for memory in (keys, values))
+            k, v = (copy_tiles(memory, runs) for memory in (keys, values))
             answer, its_weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(part, k, v)
             join(y, weight, members, answer[0].transpose(0, 1), its_weight[0].transpose(0, 1))
         return y.to(q.dtype)
@@ -175,9 +175,10 @@ def join(y: Tensor, weight: Tensor, rows: Tensor, answer: Tensor, its_weight: Te
     weight[rows] = new
 
 
-def copy_tiles(memory: Tensor, tiles: Tensor) -> Tensor:
-    """Return the tokens of some tiles in order, (H_kv, tiles * tile, D)."""
-    return memory[tiles].transpose(0, 1).flatten(1, 2)
+def copy_tiles(memory: Tensor, runs: Sequence[Run]) -> Tensor:
+    """Return the tokens of some tiles in order, (1, H_kv, tiles * tile, D)."""
+    parts = [memory[run.tile : run.tile + run.length].transpose(0, 1) for run in runs]  # (H_kv, tiles, tile, D)
+    return torch.cat(parts, dim=1).flatten(1, 2)[None]
 
 
 def tiles_of(pages: Sequence[int], num_tokens: int, page_size: int) -> list[int]:
@@ -188,7 +189,7 @@ def tiles_of(pages: Sequence[int], num_tokens: int, page_size: int) -> list[int]
 
 
 def find_runs(tiles: Sequence[int]) -> list[Run]:
-    """Split ascending tiles into runs of neighbours."""
+    """Split tiles into runs of neighbours, in their order."""
     starts = [i for i, tile in enumerate(tiles) if i == 0 or tile != tiles[i - 1] + 1]
     return [Run(tiles[start], start, stop - start) for start, stop in pairwise([*starts, len(tiles)])]
 

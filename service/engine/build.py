@@ -15,7 +15,14 @@ from model.cpu_linear import Quantization, pack_linears
 from model.directory import read_checkpoint
 from model.kv_cache import page_bytes
 from service.engine.engine import Engine
-from service.engine.memory import check_device, check_room, default_cache_tokens, default_page_size, weight_bytes
+from service.engine.memory import (
+    check_device,
+    check_room,
+    default_cache_tokens,
+    default_page_size,
+    keep_freed_memory,
+    weight_bytes,
+)
 from service.engine.pages import PagePool
 from service.engine.runner import GPTRunner
 from service.engine.scheduler import Scheduler
@@ -80,6 +87,7 @@ def build_engine(
     )
     model = load_gpt(path, device=device, dtype=number_type)
     if device == "cpu":
+        keep_freed_memory()
         pack_linears(model, quantization)
     runner = GPTRunner(model, num_pages=pool.num_pages, page_size=page_size)
     if device != "cpu" and cuda_graphs:
