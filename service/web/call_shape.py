@@ -33,9 +33,10 @@ class CallShape(ChatShape):
         return self._around(index, {"delta": {"tool_calls": calls} if calls else {}}, logprobs, delta)
 
     def _whole(self, whole: Delta) -> dict[str, Any]:
-        shown = super()._whole(whole)
+        message = super()._whole(whole)["message"]
         calls = show_whole(self._calls, whole.text)
-        return {"message": {**shown["message"], "content": None, "tool_calls": calls}}
+        said = {"content": None, "tool_calls": calls} if calls else {"content": ""}  # cut short before the first name
+        return {"message": {**message, **said}}
 
     def _around(
         self, index: int, content: Mapping[str, Any], logprobs: dict[str, Any] | None, delta: Delta

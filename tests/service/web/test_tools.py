@@ -88,10 +88,26 @@ def test_streamed_calls_join_to_those_of_the_plain_answer(obedient: Service, cho
 
 def test_a_call_cut_short_is_shown_as_far_as_it_came(make_service: ServiceMaker, tokenizer: Tokenizer) -> None:
     service = make_service(generate=obeys(tokenizer))
-    body = {**CHAT, "tools": TOOLS, "tool_choice": "required", "max_tokens": 30}
-    (choice,) = service.post("/v1/chat/completions", body).json()["choices"]
-    assert choice["finish_reason"] == "length"
-    assert all(call["function"]["name"] in ARGUMENTS for call in choice["message"]["tool_calls"])
+    body = {**CHAT, "tools": TOOLS[:1], "tool_choice": "required", "max_tokens": 31}
+    choices = service.post("/v1/chat/completions", {**body, "n": 8}).json()["choices"]
+    assert {choice["finish_reason"] for choice in choices} == {"length"}
+    calls = [call for choice in choices for call in choice["message"].get("tool_calls", [])]
+    assert calls
+    for call in calls:
+        assert call["function"]["name"] == "weather"
+        with pytest.raises(ValueError, match=r"delimiter|value|property|Unterminated"):
+            json.loads(call["function"]["arguments"])
+
+
+def test_an_answer_cut_short_before_its_first_call_has_none_and_can_be_sent_back(
+    obedient: Service, service: Service
+) -> None:
+    body = {**CHAT, "tools": TOOLS, "tool_choice": "required", "max_tokens": 1}
+    (choice,) = obedient.post("/v1/chat/completions", body).json()["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("length", "")
+    assert "tool_calls" not in choice["message"]
+    messages = [*CHAT["messages"], choice["message"], {"role": "user", "content": "Go on"}]
+    assert service.post("/v1/chat/completions", {**CHAT, "messages": messages, "max_tokens": 3}).status_code == 200
 
 
 def prompt_of(service: Service, body: dict[str, Any]) -> str:
