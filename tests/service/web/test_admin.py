@@ -263,6 +263,8 @@ def test_with_no_model_left_the_service_is_ready_and_says_there_is_none(server: 
         ({"path": "x" * 4097}, "path", "maximum length 4096"),
         ({"path": "{folder}/" + "x" * 256}, "path", "File name too long"),
         ({"path": "{folder}/base", "id": "a b"}, "id", "'a b' does not match the pattern"),
+        ({"path": "{folder}/base", "id": "a/"}, "id", "'a/' does not match the pattern"),
+        ({"path": "{folder}/base", "id": "a" * 129}, "id", "does not match the pattern"),
         ({"path": "{folder}/base", "size": 1}, None, "Unrecognized request argument supplied: size"),
         ({"path": "/etc"}, "path", "'/etc' is not below a directory that models may be loaded from"),
         ({"path": "{folder}"}, "path", "is not below a directory"),
