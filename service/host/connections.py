@@ -18,6 +18,9 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *, max_head_bytes: int, receive_timeout_s: float, **uvicorn: Any) -> None:
         """`max_head_bytes` bounds request line and headers, `receive_timeout_s` the time until a request is whole."""
         super().__init__(**uvicorn)
+        self.ws_protocol_class = (
+            None  # who asks for a WebSocket is answered as if not: other limits and errors hold there
+        )
         self._max_head_bytes = max_head_bytes
         self._receive_timeout_s = receive_timeout_s
         self._patience: asyncio.TimerHandle | None = None
@@ -90,6 +93,9 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += num_bytes
         if self._head_bytes > self._max_head_bytes:
             raise ValueError("the head is too long")  # the parser stops, and data_received refuses
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: it would be a line for every such request."""
 
     # Patience
 

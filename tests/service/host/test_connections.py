@@ -124,3 +124,13 @@ def test_a_connection_that_is_kept_alive_is_not_late(program: Program) -> None:
             connection.sendall(REQUEST)
             assert read_answer(connection).startswith(b"HTTP/1.1 200")
             time.sleep(0.8)
+
+
+def test_who_asks_for_a_websocket_is_answered_over_http(program: Program) -> None:
+    """There, no route, no key and no limit of ours would be known."""
+    upgrade = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+    )
+    with connected(program) as connection:
+        connection.sendall(REQUEST.removesuffix(b"\r\n") + upgrade)
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 OK\r\n")
