@@ -63,6 +63,17 @@ def test_reading_tiles_equals_gathering(seed: int, page_size: int) -> None:
     torch.testing.assert_close(tiled.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reading_tiles_of_half_precision_is_as_exact_as_gathering_them(seed: int, dtype: torch.dtype) -> None:
+    rows = make_rows(random.Random(seed), num_pages=144, page_size=16, count=8)
+    q, *memories = draw(rows, 144, 16, 4, 2, torch.empty(0, dtype=dtype))
+    exact = GatheredAttention(rows, 16, q.device).attend(q.double(), *(memory.double() for memory in memories))
+    ways = (way(rows, 16, q.device).attend(q, *memories) for way in (TiledAttention, GatheredAttention))
+    tiled, gathered = ((way.double() - exact).abs().max() for way in ways)
+    assert tiled <= 1.5 * gathered
+
+
 @needs_gpu
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
