@@ -17,6 +17,8 @@ from model.sampling_params import SamplingParams
 
 NUCLEUS_CANDIDATES = 1024
 """Sorting a whole vocabulary is slow; nearly every nucleus lies within this many top tokens."""
+TOP_CANDIDATES = 20
+"""Always found, however few are reported: which of equally likely tokens come first depends on how many are sought."""
 SMALLEST_DIVISOR = 1e-5
 """Of logits. Dividing by less gives the same most likely tokens, until it gives infinity."""
 
@@ -187,8 +189,9 @@ def top_logprobs(logits: Tensor, token_ids: Tensor, k: int) -> tuple[Tensor, Ten
     """
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     chosen = logprobs.gather(-1, token_ids[:, None]).squeeze(-1)
-    best = logprobs.topk(min(k, logits.shape[-1]), dim=-1)
-    return chosen, best.indices, best.values
+    count = min(k, logits.shape[-1])
+    best = logprobs.topk(min(max(k, TOP_CANDIDATES), logits.shape[-1]) if k else 0, dim=-1)
+    return chosen, best.indices[:, :count], best.values[:, :count]
 
 
 def uniform(seed: int, choice: int, position: int) -> float:

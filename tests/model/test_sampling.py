@@ -133,6 +133,15 @@ def test_penalties_are_the_published_formulas() -> None:
     torch.testing.assert_close(edited, expected)
 
 
+def test_alternatives_do_not_depend_on_how_many_others_ask_for() -> None:
+    """Rounded logits have ties, also among the best."""
+    torch.manual_seed(0)
+    logits = (torch.randn(64, 5000) * 2).bfloat16().float()
+    token_ids = torch.zeros(64, dtype=torch.int64)
+    few, many = (top_logprobs(logits, token_ids, k)[1] for k in (2, 20))
+    assert few.tolist() == many[:, :2].tolist()
+
+
 def test_end_tokens_are_banned_until_min_tokens() -> None:
     logits = torch.tensor([[5.0, 1.0, 0.0]])
     early = row(temperature=0.0, min_tokens=2, output=(1,), end=(0,))
