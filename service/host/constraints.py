@@ -41,10 +41,11 @@ class Compiling:
         job = self._thread.submit(_compile, message.constraint, factory, served_id)
         self._jobs[message.uid] = (message, time.monotonic(), job)
 
-    def cancel(self, uid: str) -> bool:
-        """Forget a sequence; whether it was here."""
-        found = self._jobs.pop(uid, None)
-        return found is not None and (found[2].cancel() or True)
+    def cancel(self, uid: str) -> None:
+        """Forget a sequence; one that is not here is fine."""
+        if uid in self._jobs:
+            _, _, job = self._jobs.pop(uid)
+            job.cancel()
 
     def take_ready(self) -> list[Ready]:
         """Return, once, what has been compiled, was refused, or has waited past its deadline."""
