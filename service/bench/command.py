@@ -9,14 +9,18 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from service.bench.over_http import Server, serving
 from service.bench.prompts import make_prompts
 from service.bench.timing import Timings, rate_table, ratio_table, rest
 from service.settings import BenchSettings
+
+if TYPE_CHECKING:
+    from service.bench.contenders import Contender
 
 MEBIBYTE = 2**20
 OUR_EXACT = "engine float32"
@@ -50,17 +54,39 @@ def run(settings: BenchSettings) -> None:
 
 def measure_side_by_side(path: Path, settings: BenchSettings) -> None:
     """Print tokens per second of every contender at each number of requests, and what they are to each other."""
-    from service.bench.contenders import Contender, OurEngine, Transformers
+    from service.bench.apart import Apart
+    from service.bench.contenders import OurEngine, Transformers
     from service.bench.peers import find_peers, list_missing
 
-    ours = [OurEngine(path, settings, number_type) for number_type in settings.types]
-    if settings.device != "cpu" and "bfloat16" in settings.types:
-        ours.append(OurEngine(path, settings, "bfloat16", cuda_graphs=False))
+    is_cpu = settings.device == "cpu"
+    engines: list[tuple[Any, ...]] = [(OurEngine, path, settings, number_type) for number_type in settings.types]
+    if not is_cpu and "bfloat16" in settings.types:
+        engines.append((OurEngine, path, settings, "bfloat16", False))
         print_section(f"The device copies {copy_rate(settings.device) / 1e12:.2f} TB/s, which bounds a decode step.")
-    peers: list[Contender] = [Transformers(path, settings)]
-    if settings.peers and settings.device == "cpu":
-        peers += find_peers(path, settings)
-    contenders = [*ours, *peers]
+    others = [Transformers, *(find_peers(settings) if settings.peers and is_cpu else ())]
+    with ExitStack() as stack:
+        ours = [stack.enter_context(Apart(*engine)) for engine in engines]
+        peers = [stack.enter_context(Apart(peer, path, settings)) for peer in others]
+        timings, num_equal, num_compared = time_side_by_side([*ours, *peers], settings)
+
+    names = [contender.name for contender in (*ours, *peers)]
+    pairs = [(mine.name, peer.name) for mine, peer in itertools.product(ours, peers)]
+    for title, rates in (("prompts included", timings.rates), ("after the first token", timings.decode_rates)):
+        print_section(f"Tokens per second, {title}:")
+        print_section(rate_table(rates, names, settings.concurrency))
+        print_section(ratio_table(rates, pairs, settings.concurrency))
+    if num_compared:
+        print_section(f"Sequences with the same ids from float32 and transformers: {num_equal} of {num_compared}.")
+    if settings.peers and is_cpu and (missing := list(list_missing(settings))):
+        print_section("\n".join(f"Not measured: {hint}" for hint in missing))
+
+
+def time_side_by_side(contenders: Sequence["Contender"], settings: BenchSettings) -> tuple[Timings, int, int]:
+    """Run all contenders in turn.
+
+    Returns:
+        What they took, how many sequences had the same ids from transformers and our float32, and of how many.
+    """
     timings = Timings(settings.new_tokens)
     num_equal = num_compared = 0
     fresh = itertools.count()
@@ -78,28 +104,19 @@ def measure_side_by_side(path: Path, settings: BenchSettings) -> None:
             both = zip(outputs[OUR_EXACT], outputs["transformers"], strict=True)
             num_equal += sum(mine == theirs for mine, theirs in both)
             num_compared += count
-
-    names = [contender.name for contender in contenders]
-    pairs = [(mine.name, peer.name) for mine, peer in itertools.product(ours, peers)]
-    for title, rates in (("prompts included", timings.rates), ("after the first token", timings.decode_rates)):
-        print_section(f"Tokens per second, {title}:")
-        print_section(rate_table(rates, names, settings.concurrency))
-        print_section(ratio_table(rates, pairs, settings.concurrency))
-    if num_compared:
-        print_section(f"Sequences with the same ids from float32 and transformers: {num_equal} of {num_compared}.")
-    if settings.peers and settings.device == "cpu":
-        print_section("\n".join(f"Not measured: {hint}" for hint in list_missing(settings)))
+    return timings, num_equal, num_compared
 
 
 def measure_over_http(path: Path, settings: BenchSettings) -> None:
     """Print what is left of the engine's speed behind HTTP, llama.cpp's server beside it, and ours at rest."""
+    from service.bench.apart import Apart
     from service.bench.contenders import OurEngine
     from service.bench.llama_server import llama_serving
 
     count = max(settings.concurrency)
     weight_bytes = (path / "model.safetensors").stat().st_size
-    engines = [OurEngine(path, settings, number_type) for number_type in settings.types]
     with ExitStack() as stack:
+        engines = [stack.enter_context(Apart(OurEngine, path, settings, number_type)) for number_type in settings.types]
         servers = [stack.enter_context(serving(path, settings, number_type)) for number_type in settings.types]
         fresh_bytes = servers[0].worker_bytes()
         idle = servers[0].idle_cpu_share()

@@ -32,7 +32,7 @@ class OurEngine:
     """The engine of the service, in this process."""
 
     def __init__(
-        self, path: Path, settings: BenchSettings, number_type: NumberType = "float32", *, cuda_graphs: bool = True
+        self, path: Path, settings: BenchSettings, number_type: NumberType = "float32", cuda_graphs: bool = True
     ) -> None:
         self.name = f"engine {number_type}" + ("" if cuda_graphs else " without graphs")
         self._engine = build_engine(

@@ -5,7 +5,7 @@ None of them is a dependency. What is missing is said in the report, with the co
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ class OpenVino:
     name = "OpenVINO int8"
 
     def __init__(self, path: Path, settings: BenchSettings) -> None:
+        """`path` holds what `--openvino` was made from, and is not read."""
         import openvino
         import openvino_genai
 
         self._tensor = openvino.Tensor
         self._inputs = openvino_genai.TokenizedInputs
-        self._pipeline = openvino_genai.LLMPipeline(str(path), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads())
+        self._pipeline = openvino_genai.LLMPipeline(
+            str(settings.openvino), "CPU", INFERENCE_NUM_THREADS=torch.get_num_threads()
+        )
         self._config = openvino_genai.GenerationConfig
 
     def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:
@@ -74,12 +77,12 @@ class CTranslate2:
         return time.perf_counter() - started_s, [result.sequences_ids[0] for result in results]
 
 
-def find_peers(path: Path, settings: BenchSettings) -> Iterator[Contender]:
-    """Load every peer that can run the checkpoint here."""
+def find_peers(settings: BenchSettings) -> Iterator[Callable[[Path, BenchSettings], Contender]]:
+    """Name every peer that can run the checkpoint here."""
     if settings.openvino is not None and find_spec("openvino_genai") is not None:
-        yield OpenVino(settings.openvino, settings)
+        yield OpenVino
     if find_spec("ctranslate2") is not None:
-        yield CTranslate2(path, settings)
+        yield CTranslate2
 
 
 def list_missing(settings: BenchSettings) -> Iterator[str]:

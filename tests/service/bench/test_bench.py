@@ -7,6 +7,7 @@ import torch
 
 from model.tokenizer import Tokenizer
 from service.bench import command
+from service.bench.apart import Apart
 from service.bench.contenders import OurEngine, Transformers
 from service.bench.peers import list_missing
 from service.bench.prompts import make_prompts
@@ -47,6 +48,19 @@ def test_the_engine_takes_part_with_every_type_of_weights(checkpoint: Path, numb
     engine = OurEngine(checkpoint, SETTINGS, number_type)
     assert engine.name == f"engine {number_type}"
     assert [len(ids) for ids in engine.run(make_prompts("tiny-gpt2", 2, 64), 4)[1]] == [4, 4]
+
+
+def test_a_contender_in_a_process_of_its_own_does_the_same(checkpoint: Path) -> None:
+    prompts = make_prompts("tiny-gpt2", 3, 64)
+    with Apart(OurEngine, checkpoint, SETTINGS) as apart:
+        assert apart.name == "engine float32"
+        _, ids = apart.run(prompts, 8)
+    assert ids == OurEngine(checkpoint, SETTINGS).run(prompts, 8)[1]
+
+
+def test_a_contender_that_cannot_start_is_said_to_have_ended(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        Apart(OurEngine, tmp_path, SETTINGS)
 
 
 def test_a_peer_that_is_missing_is_told_how_to_come() -> None:
