@@ -238,7 +238,7 @@ class Demo:
     def make_spam(self, folder: RunFolder) -> Results:
         """Train a model of its own to label messages, and compare with two baselines.
 
-        The base model reads letters where the messages' words tell spam from ham, and is worse at it.
+        Its vocabulary is that of the messages, whose words the base model would read letter by letter.
         """
         labels = ["ham", "spam"]
         settings = ClassifyConfig(
