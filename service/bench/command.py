@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,8 @@ def run(settings: BenchSettings) -> None:
     Raises:
         ValueError: a package that only the benchmark needs is missing, or a peer does not fit the settings.
     """
-    try:
-        from transformers.utils.logging import disable_progress_bar
-    except ImportError:
-        raise ValueError("bench compares with transformers: pip install 'groundup[dev]'") from None
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    if find_spec("transformers") is None:
+        raise ValueError("bench compares with transformers: pip install 'groundup[dev]'")
     if settings.openvino is not None and settings.checkpoint is None:
         raise ValueError("--openvino holds the weights of one checkpoint: name it with --checkpoint")
     if settings.latency:

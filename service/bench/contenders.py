@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from transformers import GPT2LMHeadModel
+from transformers.utils.logging import disable_progress_bar
 
 from model.sampling_params import SamplingParams
 from service.engine.build import build_engine
@@ -67,6 +68,7 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, path: Path, settings: BenchSettings) -> None:
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         dtype = torch.float32 if settings.device == "cpu" else torch.bfloat16
         model: Any = GPT2LMHeadModel.from_pretrained(path, dtype=dtype)
         self._model = model.to(settings.device).eval()
