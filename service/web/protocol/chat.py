@@ -74,7 +74,11 @@ class ChatRequest(GenerationRequest, _ChatHead):
         "reasoning_effort",
         "verbosity",
         "prediction",
+        "add_special_tokens",  # the template writes them
     }
+
+    truncation_side: Annotated[Any, UnsupportedUnless("left")] = None
+    """Conversations lose their oldest turns, never their newest."""
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:

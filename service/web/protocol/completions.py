@@ -29,6 +29,9 @@ class CompletionRequest(GenerationRequest, _CompletionHead):
 
     nullable: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
+    add_special_tokens: bool = True
+    """Begin a text with the token that the model expects there, if it has one."""
+
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
         self._check_together(info)

@@ -100,8 +100,6 @@ class Extensions(Body):
     """Add `token_ids` and `prompt_token_ids` to each choice."""
     return_tokens_as_token_ids: bool = False
     """Name tokens `token_id:7` in log-probabilities."""
-    add_special_tokens: bool = True
-    """Begin a text with the token that the model expects there, if it has one."""
     priority: RefusedNumber = None
     """Not supported: requests are served in order of arrival."""
     cache_salt: str | None = None

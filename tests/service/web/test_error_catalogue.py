@@ -255,6 +255,7 @@ UNSUPPORTED_CHAT = {
     "chat_template": "x",
     "documents": [{}],
     "mm_processor_kwargs": {},
+    "truncation_side": "right",
     "tools": [{"type": "function", "function": {"name": "f"}}],
 }
 
