@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -26,6 +27,11 @@ Quantization = Literal["int8"]
 NumberType = Literal["float32", "bfloat16", "int8"]
 
 _NAMED_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]+):(?P<key>.+)")
+
+
+def _as_number(value: object) -> object:
+    """Read a number among which to choose: flags and environment have only its text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class EngineSettings(BaseSettings):
@@ -148,7 +154,7 @@ class ServiceSettings(EngineSettings):
     """Most sequences that wait for a place in the batch; beyond, requests are refused."""
     max_waiting_tokens: PositiveInt = 1_000_000
     """Most prompt tokens of waiting sequences; beyond, requests are refused."""
-    overload_status: Literal[503, 429] = 503
+    overload_status: Annotated[Literal[503, 429], BeforeValidator(_as_number)] = 503
     """HTTP status of a refusal because of load."""
     queue_timeout_s: PositiveFloat = 60.0
     """Longest wait for a place in the batch."""

@@ -45,6 +45,12 @@ def test_the_environment_speaks_where_no_flag_does(monkeypatch: pytest.MonkeyPat
     assert make(max_num_seqs=9).max_num_seqs == 9
 
 
+def test_a_status_may_come_as_text_as_it_does_from_flags_and_environment() -> None:
+    assert make(overload_status="429").overload_status == 429
+    with pytest.raises(ValidationError, match="503 or 429"):
+        make(overload_status="500")
+
+
 def test_keys_come_from_environment_and_file_and_are_known_by_their_digests(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
