@@ -1,8 +1,8 @@
 """The first half of every POST: body, model, request object. The order of the checks is the API's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from service.settings import ServiceSettings
 from service.web.body import parse_object, read_body
 from service.web.errors import InvalidParameter
 from service.web.middleware import exchange_of
-from service.web.models import ServedModel
+from service.web.models import Choose, ServedModel
 from service.web.protocol.base import RequestBody
 from service.web.validation import ignored_params, validate
 
@@ -44,10 +44,10 @@ class Received(Generic[BodyOut]):
 async def take_in(
     request: Request,
     body_type: type[BodyType],
-    choose: Callable[[Mapping[str, Any]], ServedModel],
+    choose: Choose,
     settings: ServiceSettings,
 ) -> Received[BodyType]:
-    """Read and check a request. `choose` finds the model that the JSON object asks for.
+    """Read and check a request. `choose` finds the model that the JSON object asks for among those of its key.
 
     Raises:
         ApiError: the first thing that is wrong.
@@ -57,8 +57,7 @@ async def take_in(
     exchange.key.quota.begin_request()
     content = await read_body(request.receive, settings.max_body_bytes)
     data = await in_good_time(len(content), parse_object, content)
-    model = choose(data)
-    exchange.key.check_model(model.id)
+    model = choose(data, may_use=exchange.key.may_use)
     exchange.hold(model.uses)
     exchange.facts["model"] = model.id
     body = await in_good_time(len(content), validate, body_type, data, settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.settings import ServiceSettings
-from service.web.errors import InsufficientPermissions, MissingApiKey, WrongApiKey
+from service.web.errors import MissingApiKey, WrongApiKey
 from service.web.quotas import Quota
 
 
@@ -19,17 +19,12 @@ class Key:
     digest: bytes = b""
     """SHA-256 of the key."""
     models: frozenset[str] | None = None
-    """Served ids it may use; None: all."""
+    """Served ids it may use, and know of; None: all."""
     quota: Quota = field(default_factory=Quota)
 
-    def check_model(self, model_id: str) -> None:
-        """Refuse a model that is not for this key.
-
-        Raises:
-            InsufficientPermissions: it is not.
-        """
-        if self.models is not None and model_id not in self.models:
-            raise InsufficientPermissions(f"this key may not use the model `{model_id}`")
+    def may_use(self, model_id: str) -> bool:
+        """Say whether a model is for this key."""
+        return self.models is None or model_id in self.models
 
 
 class Keys:

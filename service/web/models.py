@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from model.chat import ChatTemplate
 from model.directory import MULTI_LABEL, SINGLE_LABEL, Checkpoint, Kind
@@ -118,6 +118,22 @@ class ServedModel:
         return card
 
 
+Permission = Callable[[str], bool]
+"""Whether a client may use the model of an id. What it may not use, it is not told of."""
+
+
+def everything(model_id: str) -> bool:
+    """Permit every model."""
+    return True
+
+
+class Choose(Protocol):
+    """Finds the model that a request body asks for."""
+
+    def __call__(self, data: Mapping[str, Any], *, may_use: Permission) -> ServedModel:
+        """Return it, or raise what is wrong."""
+
+
 class ServedModels:
     """All of them, by id, in the order they were given; which they are may change while requests run."""
 
@@ -171,18 +187,22 @@ class ServedModels:
         """Say whether a name stands for the id of another model."""
         return name in self._aliases
 
-    def cards(self) -> list[dict[str, Any]]:
+    def cards(self, may_use: Permission = everything) -> list[dict[str, Any]]:
         """Return the entries of `GET /v1/models`: every model, then every alias of one."""
-        aliases = [self._models[of].card(alias) for alias, of in self._aliases.items() if of in self._models]
-        return [*(model.card() for model in self), *aliases]
+        models = [model for model in self if may_use(model.id)]
+        aliases = [model.card(alias) for alias, of in self._aliases.items() for model in models if model.id == of]
+        return [*(model.card() for model in models), *aliases]
 
-    def card(self, name: str) -> dict[str, Any]:
+    def card(self, name: str, may_use: Permission = everything) -> dict[str, Any]:
         """Return the entry of one name.
 
         Raises:
             UnknownModel: there is none.
         """
-        return self.get(name).card(name)
+        model = self._find(name, may_use)
+        if model is None:
+            raise UnknownModel.as_resource(name)
+        return model.card(name)
 
     def get(self, name: str) -> ServedModel:
         """Look a model up by its id, or by an alias, in a path.
@@ -195,7 +215,9 @@ class ServedModels:
             raise UnknownModel.as_resource(name)
         return model
 
-    def choose(self, data: Mapping[str, Any], capability: Capability) -> ServedModel:
+    def choose(
+        self, data: Mapping[str, Any], capability: Capability, *, may_use: Permission = everything
+    ) -> ServedModel:
         """Return the model a request body asks for.
 
         Raises:
@@ -203,37 +225,39 @@ class ServedModels:
             UnknownModel: there is no such model.
             UnsupportedModel: it cannot do this.
         """
-        model = self._named(data) or self._default(capability)
+        model = self._named(data, may_use) or self._default(capability, may_use)
         if capability not in model.capabilities:
             raise UnsupportedModel(_NOUNS[capability], _ENDPOINTS[capability], _ENDPOINTS[model.capabilities[0]])
         return model
 
-    def choose_any(self, data: Mapping[str, Any]) -> ServedModel:
+    def choose_any(self, data: Mapping[str, Any], *, may_use: Permission = everything) -> ServedModel:
         """The same where every model will do: the default, else the first."""
-        model = self._named(data) or self._find(self._default_id) or next(iter(self._models.values()), None)
+        first = next((model for model in self if may_use(model.id)), None)
+        model = self._named(data, may_use) or self._find(self._default_id, may_use) or first
         if model is None:
             raise _no_model_named()
         return model
 
-    def _named(self, data: Mapping[str, Any]) -> ServedModel | None:
+    def _named(self, data: Mapping[str, Any], may_use: Permission) -> ServedModel | None:
         name = data.get("model")
         if name is None:
             return None
         if not isinstance(name, str):
             message = f"Invalid type for 'model': expected a string, but got {json_type(name)} instead."
             raise InvalidParameter("invalid_type", "model", message)
-        model = self._find(name)
+        model = self._find(name, may_use)
         if model is None:
             raise UnknownModel(name)
         return model
 
-    def _find(self, name: str | None) -> ServedModel | None:
-        return self._models.get(self._aliases.get(name or "", name or ""))
+    def _find(self, name: str | None, may_use: Permission = everything) -> ServedModel | None:
+        model = self._models.get(self._aliases.get(name or "", name or ""))
+        return model if model is not None and may_use(model.id) else None
 
-    def _default(self, capability: Capability) -> ServedModel:
-        default = self._find(self._default_id)
+    def _default(self, capability: Capability, may_use: Permission) -> ServedModel:
+        default = self._find(self._default_id, may_use)
         if capability == "classify" and (default is None or capability not in default.capabilities):
-            able = [model for model in self._models.values() if capability in model.capabilities]
+            able = [model for model in self if capability in model.capabilities and may_use(model.id)]
             if len(able) == 1:
                 return able[0]
         if default is None:

@@ -22,7 +22,7 @@ from service.web.embeddings import EmbeddingRoute
 from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
 from service.web.frontend import Frontend
 from service.web.keys import make_admin_keys, make_keys
-from service.web.middleware import Exchanges, Guard, error_response
+from service.web.middleware import Exchanges, Guard, error_response, exchange_of
 from service.web.openapi import describe_service
 from service.web.responses import ResponsesRoute
 from service.web.tokenization import TokenizerRoutes
@@ -114,28 +114,31 @@ class _Models:
     def __init__(self, frontend: Frontend) -> None:
         self._models = frontend.models
 
-    async def list(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": self._models.cards()})
+    async def list(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": self._models.cards(exchange_of(request.scope).key.may_use)})
 
     async def get(self, request: Request) -> Response:
-        return JSONResponse(self._models.card(request.path_params["id"]))
+        card = self._models.card(request.path_params["id"], exchange_of(request.scope).key.may_use)
+        return JSONResponse(card)
 
 
 class _Description:
-    """What this service takes and gives; written anew only when other models are served, since it takes a while."""
+    """What this service takes and gives, for the models of a key; written anew only when those change, since it takes
+    a while."""
 
     def __init__(self, frontend: Frontend, settings: ServiceSettings) -> None:
         self._models = frontend.models
         self._settings = settings
-        self._cards: list[dict[str, Any]] | None = None
-        self._document = b""
+        self._written: dict[frozenset[str] | None, tuple[list[dict[str, Any]], bytes]] = {}
 
-    async def get(self, _: Request) -> Response:
-        cards = self._models.cards()
-        if cards != self._cards:
-            self._document = await run_in_threadpool(self._describe, cards)
-            self._cards = cards
-        return Response(self._document, media_type="application/json")
+    async def get(self, request: Request) -> Response:
+        key = exchange_of(request.scope).key
+        cards, document = self._written.get(key.models, ([], b""))
+        if not document or cards != self._models.cards(key.may_use):
+            cards = self._models.cards(key.may_use)
+            document = await run_in_threadpool(self._describe, cards)
+            self._written[key.models] = cards, document
+        return Response(document, media_type="application/json")
 
     def _describe(self, cards: list[dict[str, Any]]) -> bytes:
         version = importlib.metadata.version("groundup")

@@ -37,8 +37,8 @@ class TokenizerRoutes:
     async def info(self, request: Request) -> Response:
         """Describe the tokenizer of the model named in the query, or of the default one."""
         name = request.query_params.get("model")
-        model = self._frontend.models.choose_any({} if name is None else {"model": name})
-        exchange_of(request.scope).key.check_model(model.id)
+        may_use = exchange_of(request.scope).key.may_use
+        model = self._frontend.models.choose_any({} if name is None else {"model": name}, may_use=may_use)
         named = model.tokenizer.named_tokens
         answer = {
             "tokenizer_class": "PreTrainedTokenizerFast",

@@ -116,14 +116,20 @@ def test_texts_to_read_count_as_tokens(make_service: ServiceMaker) -> None:
 
 
 def test_a_key_may_be_kept_from_models(service: Service) -> None:
-    refused = post(service, "c")
-    error = refused.json()["error"]
-    assert (refused.status_code, error["code"], error["param"]) == (403, "insufficient_permissions", None)
-    for name, status in (("tiny-base", 403), ("tiny-chat", 200)):
-        described = service.get(f"/tokenizer_info?model={name}", headers={"authorization": "Bearer c"})
-        assert described.status_code == status
-    assert "tiny-base" in error["message"]
-    assert post(service, "c", model="nope").status_code == 404
+    key = {"authorization": "Bearer c"}
+    refused, unknown = post(service, "c").json()["error"], post(service, "c", model="nope").json()["error"]
+    assert (refused["code"], refused["param"]) == ("model_not_found", "model")
+    assert refused["message"].replace("tiny-base", "nope") == unknown["message"]
+    for name, status in (("tiny-base", 404), ("tiny-chat", 200)):
+        for path in ("/tokenizer_info?model=", "/v1/models/"):
+            assert service.get(path + name, headers=key).status_code == status
+    assert [card["id"] for card in service.get("/v1/models", headers=key).json()["data"]] == ["tiny-chat"]
+    documents = [service.get("/openapi.json", headers={"x-api-key": name}).text for name in ("c", "a", "c")]
+    assert ["tiny-base" in document for document in documents] == [False, True, False]
+    refusals = [
+        service.post("/classify", {"input": "x"} | named, headers=key) for named in ({}, {"model": "tiny-spam"})
+    ]
+    assert [answer.json()["error"]["code"] for answer in refusals] == ["missing_required_parameter", "model_not_found"]
 
 
 def test_an_ordinary_key_opens_no_admin_route(make_service: ServiceMaker) -> None:
