@@ -1,6 +1,6 @@
 """Attention over a paged memory of keys and values, one way for each kind of device.
 
-- `tiled_attention.TiledAttention` reads tiles where they are, those of many rows in one product (CPU)
+- `tiled_attention.tiled_attention` reads tiles where they are, those of many rows in one product (CPU)
 - `PagedAttention` hands page tables to PyTorch's variable-length kernel (CUDA, half precision, pages of 256 tokens)
 - `GatheredAttention` copies what a row may see and attends it under a mask: slow, obvious, everywhere; what the others
   are tested against

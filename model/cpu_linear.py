@@ -20,19 +20,16 @@ EXPECTED_ROWS = 32
 class CpuLinear(nn.Module):
     """Stands in for an `nn.Linear` whose weights no longer change."""
 
-    weight: Tensor
-    bias: Tensor | None
-
     def __init__(self, linear: nn.Linear, *, is_shared: bool) -> None:
         super().__init__()
         weight = linear.weight.detach()
         if not is_shared:  # a shared weight is also read row by row, so it keeps its layout rather than a second copy
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS)
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
+        self.weight = weight
+        self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, "none", [], "")
         return out
 
 

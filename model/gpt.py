@@ -35,18 +35,17 @@ class Attention(nn.Module):
         self.layer = layer
         self.dropout = config.dropout
         self.head_dim = config.head_dim
-        self.sizes = [heads * config.head_dim for heads in (config.n_head, config.num_kv_heads, config.num_kv_heads)]
+        self.num_heads = [config.n_head, config.num_kv_heads, config.num_kv_heads]
         has_bias = config.family == "gpt2" or config.attention_bias == "all"
-        self.qkv = nn.Linear(config.n_embd, sum(self.sizes), bias=has_bias or config.attention_bias == "qkv")
-        self.proj = nn.Linear(self.sizes[0], config.n_embd, bias=has_bias)
+        width = sum(self.num_heads) * config.head_dim
+        self.qkv = nn.Linear(config.n_embd, width, bias=has_bias or config.attention_bias == "qkv")
+        self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=has_bias)
         self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, plan: AttentionPlan | None) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
-            for part in self.qkv(x).split(self.sizes, dim=-1)
-        )
+        heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+        q, k, v = heads.split(self.num_heads, dim=1)  # (B, H, T, D), (B, H_kv, T, D) twice
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)

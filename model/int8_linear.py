@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 WEIGHT_LEVELS = 127
 """Weights become whole numbers from -127 to 127."""
+TINY = torch.finfo(torch.float32).tiny
+"""Instead of a scale of 0."""
 
 Product = Callable[[Tensor], Tensor]
 """From inputs (..., in_features) within -1 and 1 to outputs (..., out_features), both float32."""
@@ -21,24 +23,21 @@ Product = Callable[[Tensor], Tensor]
 class Int8Linear(nn.Module):
     """Stands in for an `nn.Linear` whose weights no longer change; inputs and outputs are float32."""
 
-    bias: Tensor
-
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scales = quantize_rows(linear.weight.detach().float())
         self._product = make_product(weight, scales)
-        bias = weight.new_zeros(1, dtype=torch.float32) if linear.bias is None else linear.bias.detach().float()
-        self.register_buffer("bias", bias, persistent=False)
+        self._bias = torch.zeros(1) if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).tiny)  # (..., 1); a row may be all 0
-        return torch.addcmul(self.bias, self._product(x / scale), scale)
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min_(TINY)  # (..., 1); a row may be all 0
+        return torch.addcmul(self._bias, self._product(x / scale), scale)
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Round a matrix to int8 (N, K), with the scale of each row (N,) that turns it back."""
-    scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(weight.dtype).tiny) / WEIGHT_LEVELS
+    scales = weight.abs().amax(dim=1).clamp_min(TINY) / WEIGHT_LEVELS
     return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
@@ -70,7 +69,8 @@ def make_fbgemm_product(weight: Tensor, scales: Tensor) -> Product:
         whole = torch._make_per_channel_quantized_tensor(weight, scales.double(), torch.zeros_like(scales).long(), 0)
     packed = torch.ops.quantized.linear_prepack(whole, None)
     torch.backends.quantized.engine = engine
-    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    # `_op`: the call in front of it looks through all arguments each time, a tenth of a product of one row.
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default._op
     return lambda x: multiply(x, 1 / levels, zero, packed)
 
 

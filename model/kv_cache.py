@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.cached_attention import PAGED_MULTIPLE, CachedAttention, GatheredAttention, PagedAttention, Row
 from model.config import GPTConfig
-from model.tiled_attention import TiledAttention, tile_size
+from model.tiled_attention import tile_size, tiled_attention
 
 
 class PagedKVCache:
@@ -31,6 +31,10 @@ class PagedKVCache:
         shape = (config.num_kv_heads, num_pages * page_size, config.head_dim)
         self.keys = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
         self.values = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
+        self.vectors = [
+            (vectors_of(keys), vectors_of(values)) for keys, values in zip(self.keys, self.values, strict=True)
+        ]
+        """The same memory, one vector after the other as they lie in it."""
         self.attention = choose_attention(self.keys[0], page_size)
 
     def plan(self, rows: Sequence[Row]) -> "KVPlan":
@@ -57,8 +61,11 @@ class KVPlan:
     def __init__(self, cache: PagedKVCache, slots: Tensor, attention: CachedAttention) -> None:
         """`slots` (N,) are the places of the new tokens in the memory, in the order of `attention`'s rows."""
         self.cache = cache
-        tile = cache.keys[0].shape[2]
-        self.places = slots // tile, slots % tile
+        _, num_heads, tile, head_dim = cache.keys[0].shape
+        by_tile, by_head, by_token = (stride // head_dim for stride in cache.keys[0].stride()[:3])
+        heads = torch.arange(num_heads, device=slots.device)[:, None] * by_head
+        self._places = (slots // tile * by_tile + heads + slots % tile * by_token).flatten()
+        """Of the new tokens among a memory's vectors (H_kv * N,)."""
         self.attention = attention
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -76,8 +83,8 @@ class KVPlan:
         """
         assert dropout == 0, "a model that serves from a cache is in evaluation mode"
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        for memory, new in ((keys, k), (values, v)):
-            memory.transpose(1, 2)[self.places] = new[0].transpose(0, 1).to(memory.dtype)  # (N, H_kv, D)
+        for vectors, new in zip(self.cache.vectors[layer], (k, v), strict=True):
+            vectors.index_copy_(0, self._places, new[0].flatten(0, 1).to(vectors.dtype))
         return self.attention.attend(q, keys, values)
 
 
@@ -90,7 +97,7 @@ def new_slots(row: Row, page_size: int) -> list[int]:
 def choose_attention(memory: Tensor, page_size: int) -> Callable[[Sequence[Row], int, torch.device], CachedAttention]:
     """Say which way is best for a memory of this kind."""
     if memory.device.type == "cpu":
-        return TiledAttention
+        return tiled_attention
     head_dim = memory.shape[-1]
     is_half = memory.dtype in (torch.bfloat16, torch.float16)
     is_new_enough = memory.is_cuda and torch.cuda.get_device_capability(memory.device) >= (8, 0)
@@ -111,6 +118,12 @@ def make_memory(shape: tuple[int, int, int], page_size: int, device: torch.devic
     if hasattr(mmap, "MADV_HUGEPAGE"):  # many tiles to one look-up of an address; the pool keeps tiles in use together
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(-1, num_heads, tile_size(page_size), head_dim)
+
+
+def vectors_of(memory: Tensor) -> Tensor:
+    """View a memory as (num_tiles * H_kv * tile, D), in whatever order its dimensions are stored."""
+    head_dim = memory.shape[-1]
+    return memory.as_strided((memory.numel() // head_dim, head_dim), (head_dim, 1))
 
 
 def page_bytes(config: GPTConfig, page_size: int, dtype: torch.dtype) -> int:

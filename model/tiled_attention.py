@@ -15,15 +15,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.cached_attention import Row, places_in_step
+from model.cached_attention import CachedAttention, Row, places_in_step
 
 MAX_TILE = 32
 """Tokens of a tile at most: what a row reads beyond its newest token is computed in vain."""
 
 
+def tiled_attention(rows: Sequence[Row], page_size: int, device: torch.device) -> CachedAttention:
+    """Choose the way for the rows of a step."""
+    if [row.length for row in rows] == [1]:
+        return OneToken(rows[0], page_size)
+    return TiledAttention(rows, page_size)
+
+
 def tile_size(page_size: int) -> int:
     """Tokens of a tile: as many as divide a page evenly, up to `MAX_TILE`."""
     return next(size for size in range(min(page_size, MAX_TILE), 0, -1) if page_size % size == 0)
+
+
+class OneToken:
+    """One new token of one row and nothing else, by the fewest calls: they cost more than the arithmetic does."""
+
+    def __init__(self, row: Row, page_size: int) -> None:
+        tiles, size = tiles_of(row.pages, row.start + 1, page_size), tile_size(page_size)
+        self._runs = find_runs(tiles)
+        self._num_tiles = len(tiles)
+        self._bias = torch.zeros(len(tiles), 1, size)
+        self._bias[-1, :, row.start + 1 - (len(tiles) - 1) * size :] = -inf
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Answer the query (1, H, 1, D), in its shape."""
+        kv_heads, size, head_dim = keys.shape[1:]
+        num_tiles, dtype = self._num_tiles, torch.promote_types(q.dtype, torch.float32)
+        k, v = self._read(keys, dtype), self._read(values, dtype)
+        each = q.to(dtype).view(1, kv_heads, -1, head_dim).expand(num_tiles, -1, -1, -1).flatten(0, 1)
+        score = torch.bmm(each, k.transpose(1, 2)).view(num_tiles, -1, size)  # (N, H, tile)
+        score = torch.add(self._bias, score, alpha=1 / sqrt(head_dim))
+        share = score.transpose(0, 1).flatten(1).softmax(-1)  # (H, S)
+        share = share.view(-1, num_tiles, size).transpose(0, 1).reshape(num_tiles * kv_heads, -1, size)
+        return torch.bmm(share, v).view(num_tiles, -1).sum(0).view_as(q).to(q.dtype)
+
+    def _read(self, memory: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the row's tiles (N * H_kv, tile, D)."""
+        parts = [memory[run.tile : run.tile + run.length] for run in self._runs]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(0, 1).to(dtype)
 
 
 class TiledAttention:
@@ -32,7 +67,7 @@ class TiledAttention:
     Memory is (num_tiles, H_kv, tile, D). What several decoding rows have in common is read once for all of them.
     """
 
-    def __init__(self, rows: Sequence[Row], page_size: int, device: torch.device) -> None:
+    def __init__(self, rows: Sequence[Row], page_size: int) -> None:
         tokens = places_in_step(rows)
         single = [i for i, row in enumerate(rows) if row.length == 1]
         self._single = torch.tensor([tokens[i].start for i in single])

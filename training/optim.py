@@ -157,7 +157,7 @@ def merged_matrices(model: nn.Module) -> dict[int, tuple[int, ...]]:
     found = {}
     for module in model.modules():
         if isinstance(module, Attention):
-            found[id(module.qkv.weight)] = tuple(module.sizes)
+            found[id(module.qkv.weight)] = tuple(heads * module.head_dim for heads in module.num_heads)
         elif isinstance(module, GatedMLP):
             found[id(module.gate_up.weight)] = (module.down.in_features, module.down.in_features)
     return found

@@ -12,7 +12,7 @@ from model.cached_attention import (
     Row,
 )
 from model.kv_cache import choose_attention, make_memory
-from model.tiled_attention import Run, TiledAttention, find_runs, find_shared, tile_size
+from model.tiled_attention import Run, find_runs, find_shared, tile_size, tiled_attention
 
 D = 8
 needs_gpu = pytest.mark.skipif(
@@ -59,7 +59,7 @@ def test_reading_tiles_equals_gathering(seed: int, page_size: int) -> None:
     rows = make_rows(rng, num_pages=12 * 12, page_size=page_size, count=rng.randint(1, 12))
     like = torch.empty(0, dtype=torch.float64)
     tensors = draw(rows, 12 * 12, page_size, 4, rng.choice([1, 2, 4]), like)
-    tiled, gathered = (way(rows, page_size, like.device) for way in (TiledAttention, GatheredAttention))
+    tiled, gathered = (way(rows, page_size, like.device) for way in (tiled_attention, GatheredAttention))
     torch.testing.assert_close(tiled.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
 
 
@@ -69,7 +69,7 @@ def test_reading_tiles_of_half_precision_is_as_exact_as_gathering_them(seed: int
     rows = make_rows(random.Random(seed), num_pages=144, page_size=16, count=8)
     q, *memories = draw(rows, 144, 16, 4, 2, torch.empty(0, dtype=dtype))
     exact = GatheredAttention(rows, 16, q.device).attend(q.double(), *(memory.double() for memory in memories))
-    ways = (way(rows, 16, q.device).attend(q, *memories) for way in (TiledAttention, GatheredAttention))
+    ways = (way(rows, 16, q.device).attend(q, *memories) for way in (tiled_attention, GatheredAttention))
     tiled, gathered = ((way.double() - exact).abs().max() for way in ways)
     assert tiled <= 1.5 * gathered
 
@@ -101,7 +101,7 @@ def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_a_memory_outside_the_kernels_reach_is_gathered() -> None:
-    assert choose_attention(make_memory((2, 64, D), 16, "cpu", torch.bfloat16), 16) is TiledAttention
+    assert choose_attention(make_memory((2, 64, D), 16, "cpu", torch.bfloat16), 16) is tiled_attention
     assert choose_attention(torch.empty(4, 2, 16, D, device="meta"), 16) is GatheredAttention
 
 

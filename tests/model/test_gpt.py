@@ -68,7 +68,7 @@ def permuted(heads: Callable[[Tensor], Tensor]) -> Callable[[GPT], GPT]:
 
     def make(right: GPT) -> GPT:
         for block in right.h:
-            q_size, kv_size, _ = block.attn.sizes
+            q_size, kv_size, _ = (heads * block.attn.head_dim for heads in block.attn.num_heads)
             for first, size in ((0, q_size), (q_size, kv_size)):
                 part = block.attn.qkv.weight.data[first : first + size]
                 part.copy_(heads(part.unflatten(0, (-1, block.attn.head_dim))).flatten(0, 1).clone())

@@ -1,9 +1,5 @@
 """What a machine has room for is decided before weights are read."""
 
-import platform
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -72,30 +68,3 @@ def test_pages_are_small_but_for_the_kernel_that_wants_large_ones():
     assert default_page_size(config, "cuda", torch.bfloat16) == PAGED_MULTIPLE
     tiny = config.model_copy(update={"block_size": 12})
     assert default_page_size(tiny, "cpu", torch.float32) == 12
-
-
-PAGE_FAULTS = """
-import resource, sys, torch
-from service.engine.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-def step():
-    return [torch.ones(600_000 * (i + 1)) for i in range(6)]
-def count():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    step()
-before = count()
-for _ in range(10):
-    step()
-print(count() - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a setting of glibc")
-def test_freed_memory_is_used_again_without_asking_the_system():
-    faults = {
-        way: int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, way], check=True, capture_output=True).stdout)
-        for way in ("keep", "give back")
-    }
-    assert faults["keep"] < 100 < faults["give back"]
