@@ -77,7 +77,7 @@ def read_model(
     model_id = model_id or checkpoint.name
     return ServedModel(
         id=model_id,
-        version=f"{model_id}#{next(_numbers)}",
+        version=f"{model_id}/{next(_numbers)}",  # which is the name of no directory
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         template=ChatTemplate.from_directory(template_path, tokenizer) if checkpoint.kind == "chat" else None,

@@ -117,6 +117,24 @@ def expected(model: GPT | GPTClassifier, tokenizer: Tokenizer) -> str:
     )
 
 
+def test_a_directory_whose_name_looks_like_a_version_keeps_its_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    names = [f"base#{number}" for number in range(5, 10)]
+    for name in names:
+        shutil.copytree(folder / "base", tmp_path / name)
+    paths = [str(folder / "base"), *(str(tmp_path / name) for name in names)]
+    with start_server(tmp_path, tmp_path / "log", *paths, admin_key_file=tmp_path / "key") as server:
+        before = text_of(complete(server, "base"))
+        with httpx.Client(base_url=server.url, timeout=60, headers={"Authorization": f"Bearer {KEY}"}) as client:
+            admin = Admin(client, folder)
+            for _ in range(3):
+                assert admin.add("newer", id="base").status_code == 200
+            versions = [model["version"] for model in admin.models().values()]
+        assert len(set(versions)) == len(versions)
+        assert text_of(complete(server, "base")) != before
+        assert [text_of(complete(server, name)) for name in names] == [before] * len(names)
+
+
 def test_base_adapters_and_head_answer_from_one_process(server: Server, folder: Path, tokenizer: Tokenizer) -> None:
     assert text_of(complete(server, "base")) == expected(make_gpt(CONFIG), tokenizer)
     for name in ("one", "two"):

@@ -87,7 +87,7 @@ def test_an_alias_stands_for_a_served_model_and_hides_none(models: ServedModels)
 
 def test_a_model_takes_the_place_of_one_with_its_id(models: ServedModels) -> None:
     served = ServedModels(models)
-    newer = dataclasses.replace(models.get("tiny-base"), version="tiny-base#7")
+    newer = dataclasses.replace(models.get("tiny-base"), version="tiny-base/7")
     assert served.put(newer) is models.get("tiny-base")
     assert served.get("tiny-base") is newer
     assert [model.id for model in served] == ["tiny-base", "tiny-chat", "tiny-spam"]
