@@ -1,7 +1,8 @@
 """What happens to every request before and after its route: pure ASGI, so that disconnects still reach the route.
 
-`Exchanges` goes outside: request ids, common headers, trailing slashes, one log line, HTTP metrics, and the last resort
-for exceptions. `Guard` goes inside: size and type of the body, API keys. Both know headers only, never a body.
+`Exchanges` goes outside: request ids, common headers, trailing slashes, one log line, HTTP metrics. `CrossOrigin` names
+the pages of other origins that may read what comes from within, errors included. `LastResort` answers exceptions that
+nobody expected. `Guard` goes inside: size and type of the body, API keys. All know headers only, never a body.
 """
 
 import logging
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -112,10 +114,6 @@ class Exchanges:
             await self._app(scope, receive, send_with_headers)
         except ClientGone:
             exchange.status = STATUS_CLIENT_GONE
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
-            if exchange.status is None:
-                await error_response(InternalError(), scope)(scope, receive, send_with_headers)
         finally:
             exchange.release()
             self._record(scope, exchange)
@@ -148,6 +146,38 @@ class Exchanges:
         if path in self._handlers:
             return self._handlers[path]
         return next((f"{parent}{{id}}" for parent in _PARENTS if path.startswith(parent)), "other")
+
+
+class CrossOrigin(CORSMiddleware):
+    """starlette's, but for preflights that it refuses in plain text: they get what other OPTIONS requests get."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        is_preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
+        if "origin" in headers and is_preflight and self.preflight_response(headers).status_code != 200:
+            await self.simple_response(scope, receive, send, request_headers=headers)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class LastResort:
+    """Answer an exception that nobody expected, if nothing has been answered yet; it is logged, and ends here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientGone:
+            raise
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            exchange = exchange_of(scope)
+            logger.exception("request %s failed", exchange.request_id)
+            if exchange.status is None:
+                await error_response(InternalError(), scope)(scope, receive, send)
 
 
 class Guard:

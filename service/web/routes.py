@@ -8,7 +8,6 @@ import msgspec
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
@@ -22,7 +21,7 @@ from service.web.embeddings import EmbeddingRoute
 from service.web.errors import ApiError, InternalError, MethodNotSupported, UnknownUrl
 from service.web.frontend import Frontend
 from service.web.keys import make_admin_keys, make_keys
-from service.web.middleware import Exchanges, Guard, error_response, exchange_of
+from service.web.middleware import CrossOrigin, Exchanges, Guard, LastResort, error_response, exchange_of
 from service.web.openapi import describe_service
 from service.web.responses import ResponsesRoute
 from service.web.tokenization import TokenizerRoutes
@@ -60,9 +59,10 @@ def install(app: FastAPI, frontend: Frontend, settings: ServiceSettings) -> None
         admin_keys=make_admin_keys(settings),
         public=public,
     )
+    app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            CrossOrigin,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],

@@ -3,13 +3,14 @@
 import json
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
 import prometheus_client
 import pytest
 
-from service.host.messages import Admitted, Drain, Failed, WorkerDown, WorkerUp
+from service.host.messages import Admitted, Drain, Event, Failed, Generate, WorkerDown, WorkerUp
 from tests.service.web.conftest import ServiceMaker
 from tests.service.web.scripted_worker import Service
 
@@ -223,6 +224,30 @@ def test_listed_origins_may_call_and_preflight_needs_no_key(make_service: Servic
     assert {"x-request-id", "retry-after"} < set(exposed)
     stranger = service.get("/v1/models", headers={"origin": "https://evil.example", "authorization": "Bearer sesame"})
     assert "access-control-allow-origin" not in stranger.headers
+
+
+def test_a_preflight_that_is_refused_gets_what_options_get(make_service: ServiceMaker) -> None:
+    service = make_service(cors_origins=("https://page.example",))
+    for changes, is_named in (
+        ({"origin": "https://evil.example"}, False),
+        ({"access-control-request-method": "PUT"}, True),
+    ):
+        refused = service.request("OPTIONS", "/v1/completions", headers=PREFLIGHT | changes)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (405, "method_not_supported")
+        assert ("access-control-allow-origin" in refused.headers) is is_named
+
+
+def test_pages_may_read_of_faults_of_ours(make_service: ServiceMaker) -> None:
+    def broken(_: Generate) -> Iterable[Event]:
+        raise RuntimeError
+
+    service = make_service(generate=broken, cors_origins=("https://page.example",))
+    body = {"model": "tiny-base", "prompt": "x"}
+    for origin, named in ((ORIGIN["origin"], ORIGIN["origin"]), ("https://evil.example", None)):
+        response = service.post("/v1/completions", body, headers={"origin": origin})
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+        assert response.headers.get("access-control-allow-origin") == named
+        assert response.headers["x-request-id"] in response.json()["error"]["message"]
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
