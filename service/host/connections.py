@@ -25,6 +25,9 @@ class Connection(HttpToolsProtocol):
         self._receive_timeout_s = receive_timeout_s
         self._patience: asyncio.TimerHandle | None = None
         self._is_in_head = True
+        self._is_in_message = False
+        self._num_begun = 0
+        """Requests that began in what arrived last."""
         self._head_bytes = 0
         self._raw_head_bytes = 0
         """What came since the head began: counts a header that does not end, too, which is parsed only when it does."""
@@ -38,9 +41,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        was_in_message, self._num_begun = self._is_in_message, 0
         super().data_received(data)
         if self._is_in_head and not self.transport.is_closing():
-            self._raw_head_bytes += len(data)
+            # Behind another request, where a head begins is not known: that once, only what is parsed of it counts.
+            is_head_alone = self._num_begun == 0 or (self._num_begun == 1 and not was_in_message)
+            self._raw_head_bytes += len(data) if is_head_alone else 0
             if self._raw_head_bytes > self._max_head_bytes:
                 self.send_400_response("")
 
@@ -48,7 +54,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head = True
+        self._is_in_head = self._is_in_message = True
+        self._num_begun += 1
         self._head_bytes = self._raw_head_bytes = 0
         self._begin_waiting()
 
@@ -65,6 +72,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._is_in_message = False
         self._end_waiting()
         super().on_message_complete()
 

@@ -37,7 +37,9 @@ def read_answer(connection: socket.socket) -> bytes:
     """What comes until an answer in chunks is complete."""
     answer = b""
     while not answer.endswith(b"0\r\n\r\n"):
-        answer += connection.recv(1 << 16)
+        part = connection.recv(1 << 16)
+        assert part, f"closed after {answer!r}"
+        answer += part
     return answer
 
 
@@ -94,6 +96,26 @@ def test_a_head_may_be_as_long_as_the_limit_and_each_request_has_it_anew(program
         for _ in range(3):
             connection.sendall(REQUEST[:-2] + b"a: " + b"b" * 3000 + b"\r\n\r\n")
             assert read_answer(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("num_before", [1, 2])
+def test_what_came_before_a_head_is_not_part_of_it(program: Program, num_before: int) -> None:
+    with_body = REQUEST.removesuffix(b"\r\n") + b"Content-Length: 6000\r\n\r\n" + b"b" * 6000
+    with connected(program) as connection:
+        connection.sendall(with_body * num_before + REQUEST[:30])
+        for _ in range(num_before):
+            assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(REQUEST[30:])
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_behind_another_request_is_refused_all_the_same_if_it_does_not_end(program: Program) -> None:
+    with connected(program) as connection:
+        connection.sendall(REQUEST + REQUEST[:-2] + b"a: ")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"b" * 5000)
+        status, error = error_in(read_all(connection))
+    assert (status, error["code"]) == (431, "request_too_large")
 
 
 @pytest.mark.parametrize(
