@@ -49,7 +49,7 @@ class _ChatHead(RequestBody):
     add_generation_prompt: bool | None = None
     """End the prompt with the words that open an answer; absent: unless `continue_final_message`."""
     continue_final_message: bool = False
-    """Continue the last message instead of answering it."""
+    """Continue the text of the last message instead of answering it."""
     chat_template: Refused = None
     """Not supported: templates come with models."""
     echo: bool = False
@@ -89,6 +89,9 @@ class ChatRequest(GenerationRequest, _ChatHead):
         check_tools(self.tools, self.tool_choice, info.context)
         if self.add_generation_prompt and self.continue_final_message:
             message = "'add_generation_prompt' and '{param}' exclude each other."
+            raise complaint("invalid_value", message, param="continue_final_message")
+        if self.continue_final_message and self.messages[-1].tool_calls:
+            message = "Invalid '{param}': the last message ends with calls of functions, which have no continuation."
             raise complaint("invalid_value", message, param="continue_final_message")
         if self.echo and not self.continue_final_message:
             message = "The '{param}' parameter is only allowed when 'continue_final_message' is enabled."

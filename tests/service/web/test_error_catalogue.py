@@ -51,6 +51,7 @@ def embedding(changes: dict[str, Any], code: str, param: str, **more: Any) -> Ro
 
 
 CALL: dict[str, Any] = {"role": "assistant", "content": None}
+EARLIER: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 MODEL = [
     Row(
@@ -196,6 +197,12 @@ VALUES = [
     chat({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
     chat({"add_generation_prompt": True, "continue_final_message": True}, "invalid_value", "continue_final_message"),
     chat({"echo": True}, "invalid_value", "echo"),
+    chat(
+        {"messages": [CALL | {"content": "x", "tool_calls": [EARLIER]}], "continue_final_message": True},
+        "invalid_value",
+        "continue_final_message",
+        message="calls of functions",
+    ),
     Row(CLASSIFY, TEXT | {"input": ""}, "invalid_value", "input"),
     Row(CLASSIFY, TEXT | {"input": ["a", ""]}, "invalid_value", "input[1]"),
     Row(CLASSIFY, TEXT | {"inputs": "b"}, "invalid_value", "inputs"),
