@@ -113,6 +113,18 @@ def test_fields_we_do_not_have_are_refused_unless_they_ask_for_nothing(
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
+def test_null_is_an_omitted_field(server: Server, path: str) -> None:
+    body_type, base, _ = ENDPOINTS[path]
+    optional = {name for name, field in body_type.model_fields.items() if not field.is_required()}
+    ask(server, path, dict.fromkeys(optional | body_type.without_effect) | base)
+
+
+def test_with_several_classifiers_one_must_be_named(server: Server) -> None:
+    error = server.client.post("/classify", json={"input": "x"}).json()["error"]
+    assert (error["code"], error["param"]) == ("missing_required_parameter", "model")
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
 def test_fields_without_effect_have_none(server: Server, path: str) -> None:
     body_type, base, _ = ENDPOINTS[path]
     response = server.client.post(path, json=base | dict.fromkeys(body_type.without_effect, "x"))
