@@ -7,12 +7,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import Serve, Server, start_server
 from tests.program import poll, run_program
+from tests.service.web import test_constraints, test_tools
 from tests.service.web.test_error_catalogue import ALL, BASE, CHAT, COMPLETIONS, MALFORMED, TALK, TEXT, Row, check
 
 pytestmark = pytest.mark.slow
@@ -73,6 +75,16 @@ def test_no_row_is_left_out(keyed: Server) -> None:
     (row,) = [row for row in ALL if row not in PLAIN_ROWS and row not in STRICT_ROWS]
     response = keyed.client.post(row.path, json=row.body, headers={"x-api-key": "free"})
     assert row.message in check(response, row.status, row.code, row.param)
+
+
+@pytest.mark.parametrize(("fields", "code", "param"), test_constraints.REFUSED)
+def test_forms_of_answers_that_cannot_be_enforced(server: Server, fields: Any, code: str, param: str) -> None:
+    check(server.client.post(COMPLETIONS, json=BASE | fields), 400, code, param)
+
+
+@pytest.mark.parametrize(("fields", "code", "param"), test_tools.REFUSED)
+def test_calls_that_cannot_be_demanded(server: Server, fields: Any, code: str, param: str) -> None:
+    check(server.client.post(CHAT, json=TALK | fields), 400, code, param)
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)

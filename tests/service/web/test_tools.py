@@ -151,55 +151,55 @@ def test_arguments_that_are_no_object_are_seen_as_they_are(make_service: Service
     assert json.loads(prompt_of(service, {"messages": [{"role": "assistant", "tool_calls": [call]}]})) == seen
 
 
-@pytest.mark.parametrize(
-    ("fields", "code", "param"),
-    [
-        ({"tools": []}, "empty_array", "tools"),
-        ({"tools": TOOLS}, "unsupported_parameter", "tools"),
-        ({"tools": TOOLS, "tool_choice": "auto"}, "unsupported_parameter", "tools"),
-        ({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
-        ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function"),
-        ({"tools": [{"type": "function", "function": {}}]}, "missing_required_parameter", "tools[0].function.name"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
-            "invalid_value",
-            "tools[0].function.name",
-        ),
-        ({"tools": [*TOOLS, TOOLS[0]], "tool_choice": "none"}, "invalid_value", "tools[2].function.name"),
-        ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
-        (
-            {"tools": TOOLS, "tool_choice": "required", "continue_final_message": True, "echo": True},
-            "invalid_value",
-            "echo",
-        ),
-        ({"tool_choice": NAMED}, "invalid_value", "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": "any"}, "invalid_value", "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": 3}, "invalid_type", "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "missing_required_parameter", "tool_choice.function"),
-        ({"tools": TOOLS, "tool_choice": {"type": "custom"}}, "invalid_value", "tool_choice.type"),
-        (
-            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "else"}}},
-            "invalid_value",
-            "tool_choice",
-        ),
-        (
-            {
-                "tools": [TOOLS[1], {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
-                "tool_choice": {"type": "function", "function": {"name": "f"}},
-            },
-            "invalid_schema",
-            "tools[1].function.parameters",
-        ),
-        (
-            {
-                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"if": {}}}}],
-                "tool_choice": "required",
-            },
-            "invalid_schema",
-            "tools",
-        ),
-    ],
-)
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"tools": []}, "empty_array", "tools"),
+    ({"tools": TOOLS}, "unsupported_parameter", "tools"),
+    ({"tools": TOOLS, "tool_choice": "auto"}, "unsupported_parameter", "tools"),
+    ({"tools": [{"type": "custom"}]}, "invalid_value", "tools[0].type"),
+    ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {}}]}, "missing_required_parameter", "tools[0].function.name"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        "invalid_value",
+        "tools[0].function.name",
+    ),
+    ({"tools": [*TOOLS, TOOLS[0]], "tool_choice": "none"}, "invalid_value", "tools[2].function.name"),
+    ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
+    (
+        {"tools": TOOLS, "tool_choice": "required", "continue_final_message": True, "echo": True},
+        "invalid_value",
+        "echo",
+    ),
+    ({"tool_choice": NAMED}, "invalid_value", "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": "any"}, "invalid_value", "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": 3}, "invalid_type", "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "missing_required_parameter", "tool_choice.function"),
+    ({"tools": TOOLS, "tool_choice": {"type": "custom"}}, "invalid_value", "tool_choice.type"),
+    (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "else"}}},
+        "invalid_value",
+        "tool_choice",
+    ),
+    (
+        {
+            "tools": [TOOLS[1], {"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+        },
+        "invalid_schema",
+        "tools[1].function.parameters",
+    ),
+    (
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"if": {}}}}],
+            "tool_choice": "required",
+        },
+        "invalid_schema",
+        "tools",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "param"), REFUSED)
 def test_what_cannot_be_demanded_is_refused(service: Service, fields: dict[str, Any], code: str, param: str) -> None:
     response = service.post("/v1/chat/completions", {**CHAT, **fields})
     assert response.status_code == 400, response.text
