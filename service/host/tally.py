@@ -15,6 +15,7 @@ class EngineTally:
     def __init__(self, served_id: str) -> None:
         self._labels = (served_id, metrics.ENGINE)
         self._num_preemptions = 0
+        metrics.PREEMPTIONS.labels(*self._labels)  # shown from now on: what is rare has a zero to rise from
         self._usage = -1.0
 
     def stepped(self, engine: Engine, seconds: float) -> None:

@@ -13,6 +13,7 @@ from model.tokenizer import Tokenizer
 from tests.e2e.conftest import Server, start_server
 from tests.e2e.test_disconnect import connection
 from tests.program import poll
+from tests.service.web.test_routes import METRICS
 
 pytestmark = pytest.mark.slow
 
@@ -173,13 +174,27 @@ def test_the_tokenizer_is_described_and_control_tokens_are_single(open_server: S
     )
 
 
-def test_metrics_speak_two_formats(open_server: Server) -> None:
+RARE = ("vllm:admission_rejections", "groundup_client_disconnects")
+"""Metrics whose labels are not known before something happens, and nothing of that kind does here."""
+
+
+def test_metrics_speak_two_formats_and_all_are_there(open_server: Server) -> None:
+    for path, body in [
+        (COMPLETIONS, BASE | {"stream": True, "colour": 1}),
+        (COMPLETIONS, BASE | {"regex": "a"}),
+        (COMPLETIONS, BASE | {"n": 0}),
+        ("/v1/embeddings", {"model": "tiny-base", "input": "x"}),
+        ("/classify", {"input": "x"}),
+    ]:
+        open_server.client.post(path, json=body)
     plain = open_server.client.get("/metrics")
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     accepted = {"accept": "application/openmetrics-text; version=1.0.0"}
     modern = open_server.client.get("/metrics", headers=accepted)
     assert modern.headers["content-type"].startswith("application/openmetrics-text")
     assert modern.text.endswith("# EOF\n")
+    shown = set(re.findall(r"^# HELP (\S+?)(?:_total)? ", plain.text, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in METRICS} - shown <= set(RARE)
 
 
 def num_prompt(server: Server, messages: list[Any]) -> int:
