@@ -11,6 +11,7 @@ from model.chat import DEFAULT_TEMPLATE
 from model.checkpoint import save_checkpoint
 from model.classifier import GPTClassifier
 from model.tokenizer import Tokenizer
+from service import metrics as metrics  # before anything imports prometheus_client, which else counts in memory alone
 from tests.tiny import make_config, make_gpt
 from tests.vocabularies import LLAMA2_CONFIG, LLAMA2_TEMPLATE, llama2
 from training.vocabulary import train_bpe
