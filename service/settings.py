@@ -43,12 +43,12 @@ class EngineSettings(BaseSettings):
 
     max_num_seqs: PositiveInt = 64
     """Most sequences that are decoded together in one step."""
-    max_num_batched_tokens: PositiveInt = 1024
+    max_num_batched_tokens: PositiveInt = 2048
     """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces. Also most
     tokens of texts that are scored together."""
     prefill_chunk_tokens: PositiveInt = 256
-    """Most prompt tokens one step computes while other sequences are being decoded. Fewer let running streams wait less
-    for newcomers; more bring a newcomer's first token sooner."""
+    """Most prompt tokens one step computes while other sequences are being decoded, as many times more as newcomers
+    outnumber these. Fewer let running streams wait less for newcomers; more bring a newcomer's first token sooner."""
     kv_cache_tokens: PositiveInt | None = None
     """Tokens the key/value cache of each model holds; absent: as many as `max_num_seqs` full contexts need, or as
     much as fits into the memory set aside for it."""

@@ -5,7 +5,8 @@ Pure policy over two queues and a page pool: no tensors, no clock of its own. Wh
 - Requests enter the batch in the order of their arrival, and return to it in that order after a preemption. Nobody
   overtakes, not even one that would fit where an earlier one does not.
 - Each sequence that decodes gets its token in every step. Prompts share what the budget leaves, in the same order, and
-  beside decoding sequences no more than `prefill_chunk_tokens` of them in one step.
+  beside decoding sequences no more than `prefill_chunk_tokens` of them in one step; as many times more as prompts are
+  more than such sequences, so that a burst of newcomers does not wait for the few.
 - A prompt is begun only after all earlier ones are computed or will be in this step. So whatever it has in common with
   them is in the cache: nothing is computed twice at the same time, and nobody waits for anyone but by arrival.
 - The oldest sequence in the batch always advances, so every request ends.
@@ -67,7 +68,8 @@ class Scheduler:
         max_num_batched_tokens: int,
         prefill_chunk_tokens: int | None = None,
     ) -> None:
-        """`prefill_chunk_tokens` limits prompt tokens in a step beside decoding sequences; None: the budget does."""
+        """`prefill_chunk_tokens` limits prompt tokens beside decoding sequences, if these are not the fewer; None: the
+        budget alone does."""
         if pool.num_tokens < block_size:
             raise ValueError(
                 f"kv_cache_tokens: {pool.num_tokens} cannot hold one sequence of the whole context; "
@@ -125,9 +127,10 @@ class Scheduler:
 
         # Prefill: what the limits leave, in order of arrival. A prompt that does not fit is cut and goes on next time.
         room = self.max_num_batched_tokens - step.num_tokens
-        if step.rows:
-            room = min(room, self.prefill_chunk_tokens)
         unfinished = [request for request in self.running if request.num_uncached > 1]
+        if step.rows:
+            newcomers = len(unfinished) + min(len(self.waiting), self.max_num_seqs - len(self.running))
+            room = min(room, self.prefill_chunk_tokens * max(1, newcomers // len(step.rows)))
         while room and (following := unfinished.pop(0) if unfinished else self._admit(step)):
             length = min(room, following.num_uncached)
             self._add_row(step, following, length)

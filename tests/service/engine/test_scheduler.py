@@ -335,6 +335,21 @@ def test_prompts_take_no_more_than_their_share_beside_streams_and_the_whole_budg
     assert sizes == [[1, 6]] * 6 + [[1, 4]]
 
 
+def test_many_newcomers_do_not_wait_for_a_few_streams():
+    engine, _ = make_engine(max_num_batched_tokens=32, prefill_chunk_tokens=6)
+    for i in range(2):
+        engine.add(make_request(f"stream {i}", num_prompt=10, max_tokens=30))
+    engine.step()
+    for i in range(7):
+        engine.add(make_request(f"newcomer {i}", num_prompt=8))
+    sizes = []
+    while engine.num_waiting:
+        engine.step()
+        sizes.append([row.length for row in engine.last_step.rows])
+    # Seven newcomers for two streams: three times the share. Then five, one of them begun, for four: once.
+    assert sizes[:2] == [[1, 1, 8, 8, 2], [1, 1, 1, 1, 6]]
+
+
 def test_a_preempted_sequence_finds_again_what_nobody_needed_meanwhile():
     engine, _ = make_engine(num_pages=8, page_size=8)
     for uid in ("old", "new"):
