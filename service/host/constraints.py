@@ -8,6 +8,7 @@ from typing import NamedTuple
 from model.constraint import Constraint, ConstraintFactory, compile_thread
 from model.grammar import ConstraintSpec, GrammarError
 from service import metrics
+from service.host.cpus import use_all_cpus
 from service.host.messages import FailureCode, Generate
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ class Compiling:
     def begin(self, message: Generate, factory: ConstraintFactory, served_id: str) -> None:
         """Start with a sequence that has a constraint; `factory` is its model's."""
         assert message.constraint is not None
-        self._thread = self._thread or compile_thread()
+        if self._thread is None:
+            self._thread = compile_thread()
+            self._thread.submit(use_all_cpus)
         job = self._thread.submit(_compile, message.constraint, factory, served_id)
         self._jobs[message.uid] = (message, time.monotonic(), job)
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.host.cpus import use_all_cpus
 from service.host.loop import IDLE_TICK_S, Outbox, Trade
 from service.host.messages import LoadModel, ModelFailed, ModelUp, ToWorker, UnloadModel
 
@@ -114,8 +115,9 @@ class LoadingTrade(Generic[ModelT]):
 
 
 def give_way() -> None:
-    """Let the thread that calls this be the one to wait, where CPUs are scarce."""
+    """Let the thread that calls this be the one to wait, where CPUs are scarce, and run where there is room."""
     import torch  # which takes seconds: in the other thread, the worker would seem to hang
 
     torch.set_num_threads(1)  # of this thread alone
+    use_all_cpus()
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # on Linux, a thread has its own

@@ -3,7 +3,6 @@
 A worker is made in the main process, travels to its own by pickle, loads there and hands its trade to the loop.
 """
 
-import os
 import sys
 import time
 from abc import abstractmethod
@@ -18,6 +17,7 @@ from service import metrics
 from service.engine.engine import Engine
 from service.engine.request import Request
 from service.host.classification import ClassificationTrade, Score
+from service.host.cpus import arrange_threads, usable_cpus
 from service.host.generation import EngineModel, GenerationTrade
 from service.host.lifeline import die_with_parent, obey_only_main
 from service.host.loading import LoadingTrade, ModelTrade
@@ -43,6 +43,10 @@ class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries
         self._settings = settings
 
     @property
+    def _num_threads(self) -> int:
+        return self._settings.num_threads or usable_cpus()
+
+    @property
     def model_names(self) -> tuple[str, ...]:
         """The versions it has when its loop begins."""
         return tuple(message.model for message in self._initial)
@@ -59,9 +63,7 @@ class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries
         die_with_parent()
         obey_only_main()
         configure_logging()
-        # Set before torch is imported: threads that wait for each other must not spin, for other processes of the
-        # service need the same CPUs.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        arrange_threads(self._num_threads)
         sys.setswitchinterval(SWITCH_S)
         self._trade = self.make_trade()
         if self._initial:
@@ -85,7 +87,7 @@ class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries
         """Set this thread up to compute. A worker without models never does, and costs next to nothing."""
         import torch
 
-        torch.set_num_threads(self._settings.num_threads or usable_cpus())
+        torch.set_num_threads(self._num_threads)
 
     def _load(self, message: LoadModel) -> ModelT:
         started_s = time.monotonic()
@@ -187,10 +189,3 @@ def load_score(
         return logits
 
     return score
-
-
-def usable_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Count the CPUs this process may use: its affinity, or less where its control group has a quota (cgroup v2)."""
-    num_cpus = len(os.sched_getaffinity(0))
-    quota, period = cpu_max.read_text().split() if cpu_max.exists() else ("max", "1")
-    return num_cpus if quota == "max" else max(1, min(num_cpus, int(quota) // int(period)))
