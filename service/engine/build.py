@@ -20,10 +20,10 @@ from service.engine.memory import (
     check_room,
     default_cache_tokens,
     default_page_size,
+    keep_freed_memory,
     weight_bytes,
 )
 from service.engine.pages import PagePool
-from service.engine.process_memory import keep_freed_memory, use_huge_pages
 from service.engine.runner import GPTRunner
 from service.engine.scheduler import Scheduler
 
@@ -89,7 +89,6 @@ def build_engine(
     if device == "cpu":
         keep_freed_memory()
         pack_linears(model, quantization)
-        use_huge_pages()
     runner = GPTRunner(model, num_pages=pool.num_pages, page_size=page_size)
     if device != "cpu" and cuda_graphs:
         runner.capture_graphs(max_num_seqs)

@@ -1,5 +1,6 @@
 """How much memory there is, how much a model wants, and what is left for its cache. Asked before weights are read."""
 
+import ctypes
 import math
 import os
 from pathlib import Path
@@ -15,7 +16,23 @@ CACHE_SHARE = 0.25
 PAGE_SIZE = 16
 """Fine enough to share short prompts; neighbouring pages are read as one, so a fine grain costs little."""
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of glibc's settings, from its malloc.h."""
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def keep_freed_memory() -> None:
+    """Let tensors of a step take the memory that those of the step before have left.
+
+    glibc gives large pieces back to the system, which clears each of their pages when they are wanted again
+    (docs/benchmarks.md has what that takes). With another C library nothing changes.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
 
 
 def check_device(device: str, dtype: torch.dtype) -> None:
