@@ -28,8 +28,7 @@ def arrange_threads(num_threads: int) -> None:
     Fewer threads than CPUs are bound to none: which are free is for the kernel to see. They sleep, as two could come to
     share one.
     """
-    if num_threads == len(_ALL_CPUS):
-        os.environ.setdefault("OMP_PROC_BIND", "true")
+    if num_threads == len(_ALL_CPUS) and os.environ.setdefault("OMP_PROC_BIND", "true").lower() != "false":
         os.environ.setdefault("GOMP_SPINCOUNT", _TURNS_AWAKE)
     else:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

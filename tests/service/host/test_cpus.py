@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.host.cpus import usable_cpus
+from service.host.cpus import arrange_threads, usable_cpus
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,23 @@ def test_threads_as_many_as_cpus_have_one_each_and_others_any() -> None:
     alone = [[cpu] for cpu in sorted(os.sched_getaffinity(0))]
     assert all(place in places[num_cpus] for place in alone)
     assert not any(place in places[num_cpus - 1] for place in alone)
+
+
+@pytest.mark.parametrize(
+    ("given", "arranged"),
+    [
+        ({}, {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "5"}),
+        ({"OMP_PROC_BIND": "false"}, {"OMP_PROC_BIND": "false", "OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_what_the_operator_has_set_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], arranged: dict[str, str]
+) -> None:
+    for name in ("OMP_PROC_BIND", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))
+        if name not in given:
+            monkeypatch.delenv(name)
+    arrange_threads(len(os.sched_getaffinity(0)))
+    names = {"OMP_PROC_BIND", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()
+    assert {name: os.environ[name] for name in names} == arranged
