@@ -43,7 +43,7 @@ class EngineSettings(BaseSettings):
 
     max_num_seqs: PositiveInt = 64
     """Most sequences that are decoded together in one step."""
-    max_num_batched_tokens: PositiveInt = 2048
+    max_num_batched_tokens: PositiveInt = 1024
     """Most tokens one step computes, prefill and decode together; longer prompts are prefilled in pieces. Also most
     tokens of texts that are scored together."""
     prefill_chunk_tokens: PositiveInt = 256

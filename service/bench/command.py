@@ -59,9 +59,12 @@ def _with_a_cache_soon_full(path: Path, settings: BenchSettings) -> BenchSetting
     """
     if settings.kv_cache_tokens is not None or settings.device != "cpu":
         return settings
-    needed = max(settings.concurrency) * (settings.prompt_tokens + settings.new_tokens)
-    num_tokens = max(read_checkpoint(path).config.block_size, needed + needed // 16)
-    return settings.model_copy(update={"kv_cache_tokens": num_tokens})
+    from service.engine.memory import PAGE_SIZE
+
+    page_size = settings.page_size or PAGE_SIZE
+    num_pages = max(settings.concurrency) * -(-(settings.prompt_tokens + settings.new_tokens) // page_size)
+    num_pages = max(-(-read_checkpoint(path).config.block_size // page_size), num_pages + num_pages // 16)
+    return settings.model_copy(update={"kv_cache_tokens": num_pages * page_size})
 
 
 def measure_side_by_side(path: Path, settings: BenchSettings) -> None:

@@ -5,8 +5,8 @@ Pure policy over two queues and a page pool: no tensors, no clock of its own. Wh
 - Requests enter the batch in the order of their arrival, and return to it in that order after a preemption. Nobody
   overtakes, not even one that would fit where an earlier one does not.
 - Each sequence that decodes gets its token in every step. Prompts share what the budget leaves, in the same order, and
-  beside decoding sequences no more than `prefill_chunk_tokens` of them in one step; as many times more as prompts are
-  more than such sequences, so that a burst of newcomers does not wait for the few.
+  beside decoding sequences no more than `prefill_chunk_tokens` of them in one step; as many times more as prompts that
+  fit are more than such sequences, so that a burst of newcomers does not wait for the few.
 - A prompt is begun only after all earlier ones are computed or will be in this step. So whatever it has in common with
   them is in the cache: nothing is computed twice at the same time, and nobody waits for anyone but by arrival.
 - The oldest sequence in the batch always advances, so every request ends.
@@ -14,6 +14,7 @@ Pure policy over two queues and a page pool: no tensors, no clock of its own. Wh
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from service.engine.pages import PagePool, first_key, next_key
 from service.engine.request import Failure, Request
@@ -129,8 +130,8 @@ class Scheduler:
         room = self.max_num_batched_tokens - step.num_tokens
         unfinished = [request for request in self.running if request.num_uncached > 1]
         if step.rows:
-            newcomers = len(unfinished) + min(len(self.waiting), self.max_num_seqs - len(self.running))
-            room = min(room, self.prefill_chunk_tokens * max(1, newcomers // len(step.rows)))
+            num_newcomers = len(unfinished) + self._count_admissible()
+            room = min(room, self.prefill_chunk_tokens * max(1, num_newcomers // len(step.rows)))
         while room and (following := unfinished.pop(0) if unfinished else self._admit(step)):
             length = min(room, following.num_uncached)
             self._add_row(step, following, length)
@@ -158,6 +159,16 @@ class Scheduler:
             self.restart(self.running[-1])
         for request in self.running:
             self.pool.grow(request.uid, request.num_tokens)
+
+    def _count_admissible(self) -> int:
+        """Count those at the head of the queue for whom there are seats and pages now."""
+        count, num_free = 0, self.pool.num_free
+        for request in islice(self.waiting, self.max_num_seqs - len(self.running)):
+            num_free -= -(-request.num_tokens // self.pool.page_size)
+            if num_free < 0:
+                break
+            count += 1
+        return count
 
     def _admit(self, step: Step) -> Request | None:
         """Move the head of the queue into the batch, with pages for all of its tokens; None if it must wait."""

@@ -1,6 +1,6 @@
 """Models that come and go while others run: each is loaded in a thread, one after another, and joins between two turns.
 
-The thread gives way: it has one CPU at a low priority, so that streams go on while weights are read. What a model is,
+The thread gives way: it is only one, of low priority, so that streams go on while weights are read. What a model is,
 and how it is loaded, is the worker's knowledge.
 """
 

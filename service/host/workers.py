@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from litserve import LitAPI
 
@@ -34,6 +34,9 @@ ModelT = TypeVar("ModelT")
 
 class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries no types
     """One process with a trade, and models that come and go."""
+
+    binds_threads: ClassVar[bool]
+    """Whether its threads may have a CPU each: of the workers of a service, one's."""
 
     def __init__(self, name: str, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
         """`initial` are the models of its first life."""
@@ -63,7 +66,7 @@ class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries
         die_with_parent()
         obey_only_main()
         configure_logging()
-        arrange_threads(self._num_threads)
+        arrange_threads(self._num_threads, may_bind=self.binds_threads and self._settings.device == "cpu")
         sys.setswitchinterval(SWITCH_S)
         self._trade = self.make_trade()
         if self._initial:
@@ -99,6 +102,7 @@ class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries
 class GenerationWorker(Worker[EngineModel]):
     """Holds every model that generates: those with weights of their own, each with an engine, and their adapters."""
 
+    binds_threads = True
     _trade: GenerationTrade
 
     def __init__(self, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
@@ -142,6 +146,8 @@ class GenerationWorker(Worker[EngineModel]):
 
 class ClassifyWorker(Worker[Score]):
     """Holds every classifier that has weights of its own."""
+
+    binds_threads = False
 
     def __init__(self, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
         super().__init__("classify", initial, settings)

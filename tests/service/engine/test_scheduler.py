@@ -350,6 +350,18 @@ def test_many_newcomers_do_not_wait_for_a_few_streams():
     assert sizes[:2] == [[1, 1, 8, 8, 2], [1, 1, 1, 1, 6]]
 
 
+def test_newcomers_that_memory_has_no_room_for_do_not_count():
+    engine, _ = make_engine(num_pages=12, page_size=8, max_num_batched_tokens=32, prefill_chunk_tokens=6)
+    for i in range(2):
+        engine.add(make_request(f"stream {i}", num_prompt=20, max_tokens=12))
+    for _ in range(4):
+        engine.step()
+    for i in range(9):
+        engine.add(make_request(f"newcomer {i}", num_prompt=24))
+    engine.step()
+    assert [row.length for row in engine.last_step.rows] == [1, 1, 6]
+
+
 def test_a_preempted_sequence_finds_again_what_nobody_needed_meanwhile():
     engine, _ = make_engine(num_pages=8, page_size=8)
     for uid in ("old", "new"):

@@ -29,7 +29,7 @@ THREADS = """
 import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from service.host.cpus import arrange_threads, use_all_cpus
-arrange_threads(int(sys.argv[1]))
+arrange_threads(int(sys.argv[1]), may_bind=True)
 import torch
 torch.set_num_threads(int(sys.argv[1]))
 torch.randn(512, 512) @ torch.randn(512, 512)
@@ -62,6 +62,8 @@ def test_threads_as_many_as_cpus_have_one_each_and_others_any() -> None:
         ({}, {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "10000"}),
         ({"GOMP_SPINCOUNT": "5"}, {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "5"}),
         ({"OMP_PROC_BIND": "false"}, {"OMP_PROC_BIND": "false", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
     ],
 )
 def test_what_the_operator_has_set_is_left_alone(
@@ -71,6 +73,6 @@ def test_what_the_operator_has_set_is_left_alone(
         monkeypatch.setenv(name, given.get(name, ""))
         if name not in given:
             monkeypatch.delenv(name)
-    arrange_threads(len(os.sched_getaffinity(0)))
+    arrange_threads(len(os.sched_getaffinity(0)), may_bind=True)
     names = {"OMP_PROC_BIND", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys()
     assert {name: os.environ[name] for name in names} == arranged
