@@ -35,7 +35,7 @@ ModelT = TypeVar("ModelT")
 class Worker(LitAPI, Generic[ModelT]):  # type: ignore[misc]  # LitServe carries no types
     """One process with a trade, and models that come and go."""
 
-    binds_threads: ClassVar[bool]
+    binds_threads: ClassVar[bool] = False
     """Whether its threads may have a CPU each: of the workers of a service, one's."""
 
     def __init__(self, name: str, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
@@ -146,8 +146,6 @@ class GenerationWorker(Worker[EngineModel]):
 
 class ClassifyWorker(Worker[Score]):
     """Holds every classifier that has weights of its own."""
-
-    binds_threads = False
 
     def __init__(self, initial: Sequence[LoadModel], settings: ServiceSettings) -> None:
         super().__init__("classify", initial, settings)
