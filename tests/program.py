@@ -79,11 +79,10 @@ def _own_environment(scratch: str, changes: Mapping[str, str]) -> dict[str, str]
 
 
 def poll(question: Callable[[], T | None], timeout_s: float, complaint: str) -> T:
-    """Ask until the answer is neither None nor False."""
+    """Ask until the answer is something: neither None nor False, zero or empty."""
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
-        answer = question()
-        if answer is not None and answer is not False:
+        if answer := question():
             return answer
         time.sleep(0.02)
     raise AssertionError(f"{complaint} within {timeout_s:g} s")

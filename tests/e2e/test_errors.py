@@ -167,7 +167,7 @@ def test_while_it_loads(tiny_checkpoints: Path, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     args = [str(tiny_checkpoints / "tiny-base"), "--port", str(port), "--num-threads", "1"]
     with run_program("-m", "groundup", "serve", *args, log=tmp_path / "log") as program:
-        (worker,) = poll(lambda: program.workers or None, 60, "no worker")
+        (worker,) = poll(lambda: program.workers, 60, "no worker")
         worker.send_signal(signal.SIGSTOP)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
