@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.int8_linear import Int8Linear
+from model.opaque_product import OpaqueProduct
 
 Quantization = Literal["int8"]
 
@@ -25,12 +26,12 @@ class CpuLinear(nn.Module):
         weight = linear.weight.detach()
         if not is_shared:  # a shared weight is also read row by row, so it keeps its layout rather than a second copy
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS)
-        self.weight = weight
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        bias = None if linear.bias is None else linear.bias.detach()
+        multiply = torch.ops.mkldnn._linear_pointwise.default
+        self._product = OpaqueProduct(lambda x: multiply(x, weight, bias, "none", [], ""), linear.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, "none", [], "")
-        return out
+        return self._product(x)
 
 
 def pack_linears(model: nn.Module, quantization: Quantization | None = None) -> None:

@@ -6,18 +6,16 @@ docs/benchmarks.md says what the weights lose and which ways were slower.
 """
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from model.opaque_product import Multiply, OpaqueProduct
 
 WEIGHT_LEVELS = 127
 """Weights become whole numbers from -127 to 127."""
 TINY = torch.finfo(torch.float32).tiny
 """Instead of a scale of 0."""
-
-Product = Callable[[Tensor], Tensor]
-"""From inputs (..., in_features) within -1 and 1 to outputs (..., out_features), both float32."""
 
 
 class Int8Linear(nn.Module):
@@ -27,7 +25,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scales = quantize_rows(linear.weight.detach().float())
-        self._product = make_product(weight, scales)
+        self._product = OpaqueProduct(make_product(weight, scales), linear.out_features)
         self._bias = torch.zeros(1) if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,8 +39,8 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
-def make_product(weight: Tensor, scales: Tensor) -> Product:
-    """Pack an int8 weight for the fastest product that this build of PyTorch has.
+def make_product(weight: Tensor, scales: Tensor) -> Multiply:
+    """Pack an int8 weight for the fastest product that this build of PyTorch has, of inputs within -1 and 1.
 
     FBGEMM's takes half of oneDNN's time at one row, but PyTorch has announced to remove the kind of tensor that it
     packs its weights from. Both multiply the same integers.
@@ -57,7 +55,7 @@ def make_product(weight: Tensor, scales: Tensor) -> Product:
     raise ValueError("--quantize int8: this build of PyTorch has no products of 8-bit numbers for this processor")
 
 
-def make_fbgemm_product(weight: Tensor, scales: Tensor) -> Product:
+def make_fbgemm_product(weight: Tensor, scales: Tensor) -> Multiply:
     """The product through FBGEMM."""
     # Without VNNI, two products are added in 16 bits, which 8-bit inputs would overflow: 7 bits then.
     levels = 127 if torch.cpu._is_vnni_supported() else 63
@@ -74,7 +72,7 @@ def make_fbgemm_product(weight: Tensor, scales: Tensor) -> Product:
     return lambda x: multiply(x, 1 / levels, zero, packed)
 
 
-def make_onednn_product(weight: Tensor, scales: Tensor) -> Product:
+def make_onednn_product(weight: Tensor, scales: Tensor) -> Multiply:
     """The product through oneDNN."""
     levels, zero = 127, 128
     packed = torch.ops.onednn.qlinear_prepack(weight, None)

@@ -31,10 +31,6 @@ class PagedKVCache:
         shape = (config.num_kv_heads, num_pages * page_size, config.head_dim)
         self.keys = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
         self.values = [make_memory(shape, page_size, device, dtype) for _ in range(config.n_layer)]
-        self.vectors = [
-            (vectors_of(keys), vectors_of(values)) for keys, values in zip(self.keys, self.values, strict=True)
-        ]
-        """The same memory, one vector after the other as they lie in it."""
         self.attention = choose_attention(self.keys[0], page_size)
 
     def plan(self, rows: Sequence[Row]) -> "KVPlan":
@@ -83,8 +79,8 @@ class KVPlan:
         """
         assert dropout == 0, "a model that serves from a cache is in evaluation mode"
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        for vectors, new in zip(self.cache.vectors[layer], (k, v), strict=True):
-            vectors.index_copy_(0, self._places, new[0].flatten(0, 1).to(vectors.dtype))
+        for memory, new in ((keys, k), (values, v)):
+            vectors_of(memory).index_copy_(0, self._places, new[0].flatten(0, 1).to(memory.dtype))
         return self.attention.attend(q, keys, values)
 
 
@@ -123,6 +119,8 @@ def make_memory(shape: tuple[int, int, int], page_size: int, device: torch.devic
 def vectors_of(memory: Tensor) -> Tensor:
     """View a memory as (num_tiles * H_kv * tile, D), in whatever order its dimensions are stored."""
     head_dim = memory.shape[-1]
+    if memory.is_contiguous():
+        return memory.view(-1, head_dim)
     return memory.as_strided((memory.numel() // head_dim, head_dim), (head_dim, 1))
 
 

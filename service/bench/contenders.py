@@ -47,6 +47,7 @@ class OurEngine:
             dtype="float32" if number_type == "int8" else number_type,
             quantization="int8" if number_type == "int8" else None,
             cuda_graphs=cuda_graphs,
+            compile_steps=settings.compile,
         )
 
     def run(self, prompts: Prompts, num_new: int) -> tuple[float, list[list[int]]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from service.settings import BenchSettings, NumberType
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 STREAM_TIMEOUT_S = 600
 WAKE_BYTES = 1 << 18
 """More than a stream has: only its end wakes the client."""
@@ -107,6 +107,7 @@ def serving(path: Path, settings: BenchSettings, number_type: NumberType = "floa
         "device": settings.device,
         "dtype": "float32" if number_type == "int8" else number_type,
         "quantize": "int8" if number_type == "int8" else None,
+        "compile": settings.compile,
         "num-threads": settings.num_threads,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]

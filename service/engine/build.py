@@ -14,6 +14,7 @@ from model.checkpoint import load_gpt
 from model.cpu_linear import Quantization, pack_linears
 from model.directory import read_checkpoint
 from model.kv_cache import page_bytes
+from service.engine.compiled import check_compiler
 from service.engine.engine import Engine
 from service.engine.memory import (
     check_device,
@@ -40,6 +41,7 @@ def build_engine(
     dtype: str = "float32",
     quantization: Quantization | None = None,
     cuda_graphs: bool = True,
+    compile_steps: bool = False,
     num_engines: int = 1,
 ) -> Engine:
     """Load a checkpoint and give it a cache.
@@ -56,6 +58,7 @@ def build_engine(
         dtype: of weights and cache, for example `float32`.
         quantization: what the weights of linear layers are rounded to; on a CPU, in float32.
         cuda_graphs: whether to capture decode steps, on a GPU.
+        compile_steps: whether to compile decode steps, on a CPU.
         num_engines: how many share the device.
 
     Raises:
@@ -66,6 +69,8 @@ def build_engine(
     config = read_checkpoint(path).config
     check_device(device, number_type)
     check_room(config, device, number_type)
+    if compile_steps:
+        check_compiler()
     page_size = page_size or default_page_size(config, device, number_type)
     if kv_cache_tokens is None:
         kv_cache_tokens = default_cache_tokens(
@@ -92,6 +97,8 @@ def build_engine(
     runner = GPTRunner(model, num_pages=pool.num_pages, page_size=page_size)
     if device != "cpu" and cuda_graphs:
         runner.capture_graphs(max_num_seqs)
+    if compile_steps:
+        runner.compile_steps()
     return Engine(scheduler, runner)
 
 

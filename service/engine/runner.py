@@ -14,6 +14,7 @@ from model.cached_attention import Row
 from model.gpt import GPT
 from model.kv_cache import PagedKVCache
 from model.sampling import SampleRow, sample, top_logprobs
+from service.engine.compiled import CompiledDecode
 from service.engine.cuda_graphs import DecodeGraphs, can_capture
 from service.engine.engine import RowResult
 from service.engine.request import Logprob
@@ -37,14 +38,14 @@ class GPTRunner:
         self.cache = PagedKVCache(
             model.config, num_pages=num_pages, page_size=page_size, device=weight.device, dtype=weight.dtype
         )
-        self.graphs: DecodeGraphs | None = None
-        """Captured decode steps, for those of base models."""
+        self.prepared: DecodeGraphs | CompiledDecode | None = None
+        """Decode steps of the base, captured or compiled."""
 
     @torch.inference_mode()
     def capture_graphs(self, max_num_seqs: int) -> None:
         """Capture decode steps of up to so many rows, where attention allows it; before the first step."""
         if can_capture(self.cache):
-            self.graphs = DecodeGraphs(self.model, self.cache, max_num_seqs=max_num_seqs)
+            self.prepared = DecodeGraphs(self.model, self.cache, max_num_seqs=max_num_seqs)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[StepRow]) -> list[RowResult]:
@@ -64,12 +65,21 @@ class GPTRunner:
             self._sample(last, [rows[i] for i in sampled], [results[i] for i in sampled])
         return results
 
+    @torch.inference_mode()
+    def compile_steps(self) -> None:
+        """Compile decode steps, on a CPU; before the first step.
+
+        Raises:
+            ValueError: PyTorch or the C++ compiler failed.
+        """
+        self.prepared = CompiledDecode(self.model, self.cache)
+
     def _forward(self, rows: Sequence[StepRow]) -> Tensor:
         idx = [token for row in rows for token in row.request.token_ids(row.start, row.start + row.length)]
         places = [Row(row.pages, row.start, row.length) for row in rows]
         has_adapter = any(row.request.adapter is not None for row in rows)
-        if self.graphs is not None and not has_adapter and self.graphs.covers(places):
-            return self.graphs.run(idx, places)
+        if self.prepared is not None and not has_adapter and self.prepared.covers(places):
+            return self.prepared.run(idx, places)
         positions = [position for row in rows for position in range(row.start, row.start + row.length)]
         plan = self.cache.plan(places)
         with self.adapters.applied((row.request.adapter, row.length) for row in rows):

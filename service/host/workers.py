@@ -135,6 +135,7 @@ class GenerationWorker(Worker[EngineModel]):
             dtype=limits.dtype,
             quantization=limits.quantize,
             cuda_graphs=limits.cuda_graphs,
+            compile_steps=limits.compile,
             num_engines=max(num_at_start, self._trade.num_engines + 1),
         )
         _warm_up(engine)

@@ -12,6 +12,7 @@ from model.cached_attention import (
     Row,
 )
 from model.kv_cache import choose_attention, make_memory
+from model.table_attention import TableAttention, choose_width
 from model.tiled_attention import Run, find_runs, find_shared, tile_size, tiled_attention
 
 D = 8
@@ -61,6 +62,25 @@ def test_reading_tiles_equals_gathering(seed: int, page_size: int) -> None:
     tensors = draw(rows, 12 * 12, page_size, 4, rng.choice([1, 2, 4]), like)
     tiled, gathered = (way(rows, page_size, like.device) for way in (tiled_attention, GatheredAttention))
     torch.testing.assert_close(tiled.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("page_size", [1, 4, 16, 200])
+def test_reading_by_tables_equals_gathering(seed: int, page_size: int) -> None:
+    rng = random.Random(seed)
+    drawn = make_rows(rng, num_pages=12 * 12, page_size=page_size, count=rng.randint(1, 12))
+    rows = [Row(row.pages, row.start + row.length - 1, 1) for row in drawn]
+    like = torch.empty(0, dtype=torch.float64)
+    tensors = draw(rows, 12 * 12, page_size, 4, rng.choice([1, 2, 4]), like)
+    table, gathered = TableAttention.of(rows, page_size), GatheredAttention(rows, page_size, like.device)
+    torch.testing.assert_close(table.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
+
+
+def test_rows_are_cut_so_that_few_places_of_the_table_are_empty() -> None:
+    assert choose_width([7]) == 7
+    assert choose_width([7, 7, 6]) == 7
+    assert choose_width([64, 4, 4, 3]) == 4
+    assert choose_width([1]) == 2
 
 
 @pytest.mark.parametrize("seed", range(4))

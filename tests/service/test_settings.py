@@ -21,6 +21,7 @@ def make(**changes: object) -> ServiceSettings:
         ({"queue_timeout_s": 60, "request_timeout_s": 30}, ("--queue-timeout-s", "--request-timeout-s")),
         ({"quantize": "int8", "dtype": "bfloat16"}, ("--quantize", "--dtype")),
         ({"quantize": "int8", "device": "cuda"}, ("--quantize", "--device")),
+        ({"compile": True, "device": "cuda"}, ("--compile", "--device")),
     ],
 )
 def test_limits_that_contradict_each_other_are_refused_by_name(

@@ -145,7 +145,7 @@ def test_an_engine_on_a_gpu_in_float32_gives_what_generate_gives():
     model = make_gpt(make_config("gpt2")).cuda()
     engine = make_engine(model, num_pages=64, page_size=16, max_num_seqs=6, max_num_batched_tokens=64)
     engine.runner.capture_graphs(6)
-    assert engine.runner.graphs is None  # this type has no kernel that reads page tables
+    assert engine.runner.prepared is None  # this type has no kernel that reads page tables
     requests = [Request(f"r{i}", [1 + i, 2, 3], SamplingParams(max_tokens=20, temperature=0)) for i in range(6)]
     for request in requests:
         engine.add(request)
