@@ -3,6 +3,7 @@
 #   docker build -t groundup .
 #   docker run --init -p 8000:8000 groundup                                     serves the demo checkpoints
 #   docker run --init -p 8000:8000 -v ./my-models:/checkpoints:ro groundup      serves yours
+#   docker build --build-arg EXTRA_PACKAGES=g++ ...                             with what `--compile` needs
 #
 # Which torch goes in is decided by the package index: add the one that PyTorch's installation page names for CPU or for
 # your CUDA version with --build-arg PIP_EXTRA_INDEX_URL=..., and start a GPU container with
@@ -29,6 +30,9 @@ COPY training ./training
 RUN pip install --no-deps --constraint constraints.txt .
 
 FROM python:${PYTHON_VERSION}-slim
+ARG EXTRA_PACKAGES=""
+RUN test -z "${EXTRA_PACKAGES}" || (apt-get update && apt-get install --yes --no-install-recommends ${EXTRA_PACKAGES} \
+    && rm -rf /var/lib/apt/lists/*)
 COPY --from=build /opt/groundup /opt/groundup
 COPY checkpoints /checkpoints
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin groundup

@@ -107,10 +107,10 @@ def serving(path: Path, settings: BenchSettings, number_type: NumberType = "floa
         "device": settings.device,
         "dtype": "float32" if number_type == "int8" else number_type,
         "quantize": "int8" if number_type == "int8" else None,
-        "compile": settings.compile,
         "num-threads": settings.num_threads,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    arguments += ["--compile"] if settings.compile else []
     command = [sys.executable, "-m", "groundup", "serve", str(path), *arguments]
     with running(command, path.parent / "server.log", r"on http://\S+?:(\d+)") as (process, port):
         yield Server(f"engine {number_type} over HTTP", process, port, path.name)
