@@ -50,10 +50,11 @@ def _measure(
     contender: Contender, settings: BenchSettings, at: int, count: int, num_prompt: int, num_new: int
 ) -> Point:
     first_s, rest_s = [], []
+    own_seed = (num_new * 10_000 + num_prompt) * 1_000 + count  # of no other point: nothing of its prompts is cached
     for repeat in range(settings.repeats + 1):
-        prompts = make_prompts(settings.preset, count, num_prompt, seed=2 * repeat)
+        prompts = make_prompts(settings.preset, count, num_prompt, seed=100 * own_seed + 2 * repeat)
         first_s.append(contender.run(prompts, 1)[0])
-        prompts = make_prompts(settings.preset, count, num_prompt, seed=2 * repeat + 1)  # nothing of it is cached
+        prompts = make_prompts(settings.preset, count, num_prompt, seed=100 * own_seed + 2 * repeat + 1)
         rest_s.append(max(contender.run(prompts, num_new)[0] - first_s[-1], 1e-9))
     first, rest = median(first_s[1:]), median(rest_s[1:])  # the first repeat sets things up
     step_s = rest / (num_new - 1)

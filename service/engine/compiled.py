@@ -25,7 +25,7 @@ class CompiledDecode:
     """The compiled step of one model and its cache."""
 
     def __init__(self, model: GPT, cache: PagedKVCache) -> None:
-        """Compile; the cache must be empty.
+        """Compile, for as many threads as this one computes with; the cache must be empty.
 
         Raises:
             ValueError: PyTorch or the C++ compiler failed.

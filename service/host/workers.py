@@ -123,6 +123,8 @@ class GenerationWorker(Worker[EngineModel]):
         from service.engine.build import build_engine
 
         limits = self._settings
+        if limits.compile:
+            self.prepare()  # what is compiled is for as many threads as this one has, and they are to be the loop's
         num_at_start = sum(initial.base is None for initial in self._initial)
         engine = build_engine(
             Path(message.path),
