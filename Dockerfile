@@ -40,6 +40,6 @@ USER 10001
 ENV PATH=/opt/groundup/bin:$PATH PYTHONUNBUFFERED=1 GROUNDUP_HOST=0.0.0.0 GROUNDUP_PORT=8000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["python", "-c", \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=600s --retries=3 CMD ["python", "-c", \
     "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"GROUNDUP_PORT\"]}/readyz', timeout=2)"]
 CMD ["sh", "-c", "exec groundup serve /checkpoints/*/"]

@@ -22,13 +22,13 @@ class TableAttention(NamedTuple):
     """
 
     tiles: Tensor
-    """The tiles of each piece (P, W), int64; at empty places any tile."""
+    """The tiles of each piece (P, W), int64; at empty places its last one again, so that no row reads another's."""
     bias: Tensor
     """0 for tokens that are seen, -inf for others (P, W, tile)."""
     owners: Tensor
     """The row of each piece (P,), int64."""
     pieces: Tensor
-    """The pieces of each row (B, M), int64; at empty places any piece."""
+    """The pieces of each row (B, M), int64; at empty places its last one again."""
     is_piece: Tensor
     """0 for pieces of the row, -inf at empty places (B, M)."""
 
@@ -46,10 +46,10 @@ class TableAttention(NamedTuple):
             pieces[i].append(place)
         most = max(2, *map(len, pieces))  # a dimension of 1 would be compiled apart
         return cls(
-            torch.tensor([tiles + [0] * (width - len(tiles)) for _, tiles in cut]),
+            torch.tensor([tiles + tiles[-1:] * (width - len(tiles)) for _, tiles in cut]),
             bias.view(len(cut), width, size),
             torch.tensor([i for i, _ in cut]),
-            torch.tensor([own + [0] * (most - len(own)) for own in pieces]),
+            torch.tensor([own + own[-1:] * (most - len(own)) for own in pieces]),
             torch.tensor([[0.0] * len(own) + [-inf] * (most - len(own)) for own in pieces]),
         )
 

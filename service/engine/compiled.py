@@ -19,6 +19,8 @@ from model.table_attention import TableAttention
 
 OPTIONS = {"compile_threads": 1}
 """More would leave processes behind that wait for another compilation."""
+LONGEST = 4096
+"""PyTorch compiles sums over more numbers apart: rows with more tokens would be compiled when they come."""
 
 
 class CompiledDecode:
@@ -32,6 +34,9 @@ class CompiledDecode:
         """
         self._model = model
         self._cache = cache
+        torch._dynamo.config.accumulated_recompile_limit = 1 << 20  # it counts models long gone, too
+        for memory in (*cache.keys, *cache.values):
+            torch._dynamo.mark_static(memory)  # else the shapes of the process's first model would be thought to vary
         self._compiled = torch.compile(  # type: ignore[call-overload]
             self._step, fullgraph=True, isolate_recompiles=True, options=OPTIONS
         )
@@ -42,11 +47,12 @@ class CompiledDecode:
                 self._compile(num_rows=16, num_pieces=20)
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"--compile failed; leave it out, or mend what it needs: {reason[:500]}") from error
+            raise ValueError(f"--compile failed; leave it out, or mend what it needs: {reason[-500:]}") from error
 
     def covers(self, rows: Sequence[Row]) -> bool:
-        """Whether a step is one token of each row."""
-        return all(row.length == 1 for row in rows)
+        """Whether a step is one token of each row, and no row is too long."""
+        tile = self._cache.keys[0].shape[2]
+        return all(row.length == 1 and row.start // tile * tile + tile <= LONGEST for row in rows)
 
     def run(self, token_ids: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Compute hidden states (N, C) of the rows' newest tokens."""

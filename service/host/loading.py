@@ -118,6 +118,8 @@ def give_way() -> None:
     """Let the thread that calls this be the one to wait, where CPUs are scarce, and run where there is room."""
     import torch  # which takes seconds: in the other thread, the worker would seem to hang
 
+    torch.set_num_threads(2)
+    torch.zeros(1 << 20).add_(1)  # OpenMP binds a thread where it first shares out work; what is then undone, stays so
     torch.set_num_threads(1)  # of this thread alone
     use_all_cpus()
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # on Linux, a thread has its own

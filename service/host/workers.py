@@ -6,7 +6,8 @@ A worker is made in the main process, travels to its own by pickle, loads there 
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -123,24 +124,24 @@ class GenerationWorker(Worker[EngineModel]):
         from service.engine.build import build_engine
 
         limits = self._settings
-        if limits.compile:
-            self.prepare()  # what is compiled is for as many threads as this one has, and they are to be the loop's
         num_at_start = sum(initial.base is None for initial in self._initial)
-        engine = build_engine(
-            Path(message.path),
-            max_num_seqs=limits.max_num_seqs,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            prefill_chunk_tokens=limits.prefill_chunk_tokens,
-            kv_cache_tokens=limits.kv_cache_tokens,
-            page_size=limits.page_size,
-            device=limits.device,
-            dtype=limits.dtype,
-            quantization=limits.quantize,
-            cuda_graphs=limits.cuda_graphs,
-            compile_steps=limits.compile,
-            num_engines=max(num_at_start, self._trade.num_engines + 1),
-        )
-        _warm_up(engine)
+        # What is compiled is for as many threads as this one has, and they are to be the loop's.
+        with computing_with(self._num_threads) if limits.compile else nullcontext():
+            engine = build_engine(
+                Path(message.path),
+                max_num_seqs=limits.max_num_seqs,
+                max_num_batched_tokens=limits.max_num_batched_tokens,
+                prefill_chunk_tokens=limits.prefill_chunk_tokens,
+                kv_cache_tokens=limits.kv_cache_tokens,
+                page_size=limits.page_size,
+                device=limits.device,
+                dtype=limits.dtype,
+                quantization=limits.quantize,
+                cuda_graphs=limits.cuda_graphs,
+                compile_steps=limits.compile,
+                num_engines=max(num_at_start, self._trade.num_engines + 1),
+            )
+            _warm_up(engine)
         pool = engine.scheduler.pool
         cache_shape = (str(pool.page_size), str(pool.num_pages), limits.dtype)
         metrics.CACHE_CONFIG.labels(message.served_id, metrics.ENGINE, *cache_shape).set(1)
@@ -164,6 +165,19 @@ class ClassifyWorker(Worker[Score]):
         score = load_score(Path(message.path), self._settings.device, self._settings.dtype, self._settings.quantize)
         score([[0]])
         return score
+
+
+@contextmanager
+def computing_with(num_threads: int) -> Iterator[None]:
+    """Compute with so many threads in the thread that enters."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _warm_up(engine: Engine) -> None:

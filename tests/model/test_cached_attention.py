@@ -76,6 +76,16 @@ def test_reading_by_tables_equals_gathering(seed: int, page_size: int) -> None:
     torch.testing.assert_close(table.attend(*tensors), gathered.attend(*tensors), atol=1e-12, rtol=1e-10)
 
 
+def test_what_another_row_has_spoilt_is_not_read() -> None:
+    rows = [Row([1], 5, 1), Row([2, 3, 4], 40, 1), Row([5], 15, 1)]
+    q, *memories = draw(rows, 6, 16, 4, 2, torch.empty(0, dtype=torch.float64))
+    for memory in memories:
+        memory[0] = torch.nan
+    for some in (rows, rows[:1]):
+        y = TableAttention.of(some, 16).attend(q[:, :, : len(some)], *memories)
+        assert y.isfinite().all()
+
+
 def test_rows_are_cut_so_that_few_places_of_the_table_are_empty() -> None:
     assert choose_width([7]) == 7
     assert choose_width([7, 7, 6]) == 7

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from model.cached_attention import Row
 from model.cpu_linear import pack_linears
 from model.gpt import GPT
 from model.sampling_params import SamplingParams
@@ -61,6 +62,24 @@ def test_an_engine_gives_the_same_tokens_with_compiled_steps_and_compiles_nothin
     alone = [answers(engine, draw_requests(1, vocab_size)) for engine in (compiled, ordinary)]
     assert alone[0] == alone[1]
     assert counters["stats"]["unique_graphs"] == num_graphs
+
+
+@NEEDS_COMPILER
+@torch.inference_mode()
+def test_rows_of_any_length_that_is_covered_are_compiled_already() -> None:
+    model = make_gpt(make_config("llama").model_copy(update={"block_size": 5000}))
+    runner = GPTRunner(model, num_pages=1000, page_size=5)
+    runner.compile_steps()
+    assert runner.prepared is not None
+    num_graphs = counters["stats"]["unique_graphs"]
+    pages = list(range(1000))
+    for longest in (4094, 1, 500):
+        for others in ([], [3, 700]):
+            rows = [Row(pages, start, 1) for start in (longest, *others)]
+            assert runner.prepared.covers(rows)
+            assert runner.prepared.run([1] * len(rows), rows).isfinite().all()
+    assert counters["stats"]["unique_graphs"] == num_graphs
+    assert not runner.prepared.covers([Row(pages, 4095, 1)])
 
 
 @NEEDS_COMPILER
