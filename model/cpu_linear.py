@@ -26,6 +26,7 @@ class CpuLinear(nn.Module):
         weight = linear.weight.detach()
         if not is_shared:  # a shared weight is also read row by row, so it keeps its layout rather than a second copy
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, EXPECTED_ROWS)
+        self.weight = weight
         bias = None if linear.bias is None else linear.bias.detach()
         multiply = torch.ops.mkldnn._linear_pointwise.default
         self._product = OpaqueProduct(lambda x: multiply(x, weight, bias, "none", [], ""), linear.out_features)

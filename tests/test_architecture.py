@@ -48,6 +48,7 @@ NEVER = {
 TORCH_IN_SERVICE = (
     "service.engine.runner",
     "service.engine.build",
+    "service.engine.compiled",
     "service.engine.cuda_graphs",
     "service.engine.memory",
     "service.bench",
