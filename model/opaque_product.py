@@ -8,7 +8,7 @@ from itertools import count
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 Multiply = Callable[[Tensor], Tensor]
 """From inputs (..., in_features) to outputs (..., out_features) of the same type."""
@@ -33,7 +33,7 @@ class OpaqueProduct:
 
 _numbers = count()
 _products: WeakValueDictionary[int, OpaqueProduct] = WeakValueDictionary()
-_library = torch.library.Library("groundup", "DEF")  # type: ignore[no-untyped-call]
+_library = library.Library("groundup", "DEF")  # type: ignore[no-untyped-call]
 _library.define("product(Tensor x, int number, int out_features) -> Tensor")  # type: ignore[no-untyped-call]
 for _key, _function in {
     "CPU": lambda x, number, _: _products[number].multiply(x),
