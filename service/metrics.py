@@ -55,11 +55,14 @@ class Histograms:
 
     def __init__(self, *histograms: Histogram) -> None:
         self._histograms = histograms
+        self._of_model: dict[str, list[Histogram]] = {}
 
     def observe(self, model_name: str, value: float) -> None:
         """Record one value for a served model."""
-        for histogram in self._histograms:
-            histogram.labels(model_name, ENGINE).observe(value)
+        if model_name not in self._of_model:
+            self._of_model[model_name] = [histogram.labels(model_name, ENGINE) for histogram in self._histograms]
+        for histogram in self._of_model[model_name]:
+            histogram.observe(value)
 
 
 def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -173,8 +176,10 @@ REQUEST_GENERATION_TOKENS = _histogram(
 REQUEST_MAX_GENERATION_TOKENS = _histogram(
     "vllm:request_max_num_generation_tokens", "Generated tokens of a request's longest choice.", _COUNT_BUCKETS
 )
-STREAM_CHUNK_LAG = _histogram(
-    "groundup_stream_chunk_lag_seconds", "A token's arrival from the worker to its chunk's handover.", _FINE_BUCKETS
+STREAM_CHUNK_LAG = Histograms(
+    _histogram(
+        "groundup_stream_chunk_lag_seconds", "A token's arrival from the worker to its chunk's handover.", _FINE_BUCKETS
+    )
 )
 REQUEST_PARAMS_N = _histogram("vllm:request_params_n", "`n` of a request.", _CHOICE_BUCKETS)
 REQUEST_PARAMS_MAX_TOKENS = _histogram("vllm:request_params_max_tokens", "`max_tokens` of a request.", _COUNT_BUCKETS)

@@ -137,7 +137,8 @@ def measure_over_http(path: Path, settings: BenchSettings) -> None:
         idle = servers[0].idle_cpu_share()
         peers: list[Server] = []
         if settings.peers and settings.llama_server is not None:
-            peers.append(stack.enter_context(llama_serving(settings.llama_server, path, settings)))
+            for slots in (None, count):
+                peers.append(stack.enter_context(llama_serving(settings.llama_server, path, settings, slots)))
         timings = Timings(settings.new_tokens)
         fresh = itertools.count(10**6)
         for engine in engines:

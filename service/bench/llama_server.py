@@ -13,8 +13,8 @@ from service.settings import BenchSettings
 
 
 @contextmanager
-def llama_serving(program: Path, checkpoint: Path, settings: BenchSettings) -> Iterator[Server]:
-    """Serve a checkpoint with as many slots as streams will come, each with room for one stream.
+def llama_serving(program: Path, checkpoint: Path, settings: BenchSettings, slots: int | None) -> Iterator[Server]:
+    """Serve a checkpoint with a number of slots, each with room for one stream; None leaves everything to the program.
 
     Raises:
         RuntimeError: the server ended or said nothing before it was ready.
@@ -22,18 +22,12 @@ def llama_serving(program: Path, checkpoint: Path, settings: BenchSettings) -> I
     file = checkpoint.parent / f"{checkpoint.name}-q8_0.gguf"
     if not file.exists():
         write_gguf(checkpoint, file)
-    slots = max(settings.concurrency)
-    context = min(PRESETS[settings.preset].block_size, settings.prompt_tokens + settings.new_tokens + 16)
-    threads = torch.get_num_threads()
-    flags = {
-        "model": file,
-        "host": "127.0.0.1",
-        "port": 0,
-        "parallel": slots,
-        "ctx-size": slots * context,
-        "threads": threads,
-        "threads-batch": threads,
-    }
+    flags: dict[str, object] = {"model": file, "host": "127.0.0.1", "port": 0}
+    if slots is not None:
+        context = min(PRESETS[settings.preset].block_size, settings.prompt_tokens + settings.new_tokens + 16)
+        threads = torch.get_num_threads()
+        flags |= {"parallel": slots, "ctx-size": slots * context, "threads": threads, "threads-batch": threads}
     command = [str(program), *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]
-    with running(command, checkpoint.parent / "llama-server.log", r"listening on http://\S+?:(\d+)") as (process, port):
-        yield Server("llama.cpp q8_0 over HTTP", process, port, "any")
+    log = checkpoint.parent / f"llama-server-{slots or 'as-it-is'}.log"
+    with running(command, log, r"listening on http://\S+?:(\d+)") as (process, port):
+        yield Server(f"llama.cpp q8_0, {slots or 'its own number of'} slots", process, port, "any")

@@ -24,7 +24,7 @@ from service.web.output import Delta, fold
 from service.web.plan import Plan, plan_generation
 from service.web.prompts import chat_prompt
 from service.web.protocol.responses import ResponsesRequest
-from service.web.streaming import EventStream
+from service.web.streaming import EventStream, encode_line
 
 _encode = msgspec.json.Encoder().encode
 
@@ -210,4 +210,4 @@ class ResponseWriter:
         kind = "response." + kind
         event = {"type": kind, "sequence_number": self._num_events, **fields}
         self._num_events += 1
-        return b"event: " + kind.encode() + b"\ndata: " + _encode(event) + b"\n\n"
+        return b"event: " + kind.encode() + b"\ndata: " + encode_line(event) + b"\n\n"

@@ -33,8 +33,22 @@ LAST_WORDS_S = 1.0
 """How long after the deadline a client may take to read what is left. One that has stopped reading is given up then,
 lest its request stays for ever."""
 
-_encode = msgspec.json.Encoder().encode
 _MARK = "\x00"
+_LINE_BREAKS = tuple((character.encode(), f"\\u{ord(character):04x}".encode()) for character in "\x85\u2028\u2029")
+_encode_as_is = msgspec.json.Encoder().encode
+
+
+def encode_line(value: Any) -> bytes:
+    """Return JSON on one line, whatever a reader thinks ends one.
+
+    Only CR and LF do so in events; but many clients split text as Python's `str.splitlines` does, and cut an event at a
+    U+2028 inside it. JSON may write these characters as escapes.
+    """
+    line = _encode_as_is(value)
+    if not line.isascii():
+        for character, escape in _LINE_BREAKS:
+            line = line.replace(character, escape)
+    return line
 
 
 class StreamWriter(Protocol):
@@ -69,13 +83,13 @@ class ChunkWriter:
         self._usage = usage
         self._includes_usage = includes_usage
         self._has_running_usage = has_running_usage
-        self._head = b"data: " + _encode(envelope.fields(shape, shape.chunk_object))[:-1] + b',"choices":['
+        self._head = b"data: " + encode_line(envelope.fields(shape, shape.chunk_object))[:-1] + b',"choices":['
         self._around_text: dict[int, tuple[bytes, bytes]] = {}
 
     def opening(self, num_choices: int) -> bytes:
         """Return what a stream begins with."""
         choices = [self._shape.opening(index) for index in range(num_choices)]
-        return b"".join(self._frame(_encode(choice)) for choice in choices if choice is not None)
+        return b"".join(self._frame(encode_line(choice)) for choice in choices if choice is not None)
 
     def frames(self, deltas: Iterable[IndexedDelta]) -> bytes:
         """Return the chunks of some deltas, each for one choice."""
@@ -85,35 +99,36 @@ class ChunkWriter:
         """Return what a stream ends with."""
         if not self._includes_usage:
             return DONE
-        return self._head + b'],"usage":' + _encode(self._usage()) + b"}\n\n" + DONE
+        return self._head + b'],"usage":' + encode_line(self._usage()) + b"}\n\n" + DONE
 
     def failing(self, error: Mapping[str, Any]) -> bytes:
         """Return what a stream ends with that fails, given the JSON object of the error."""
-        return b"data: " + _encode(error) + b"\n\n" + DONE
+        return b"data: " + encode_line(error) + b"\n\n" + DONE
 
     def _delta(self, index: int, delta: Delta) -> bytes:
         if delta.is_plain and self._shape.shows_text and not self._has_running_usage:
             return self._text(index, delta.text)
         if delta.finish_reason is None or not delta.text:
             chunk = self._shape.chunk(index, delta)
-            return b"" if chunk is None else self._frame(_encode(chunk))
+            return b"" if chunk is None else self._frame(encode_line(chunk))
         last_text = replace(delta, finish_reason=None, stop_reason=None)
         end = Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason)
         return self._delta(index, last_text) + self._delta(index, end)
 
     def _text(self, index: int, text: str) -> bytes:
         if index not in self._around_text:
-            before, _, after = self._frame(_encode(self._shape.chunk(index, Delta(_MARK)))).partition(_encode(_MARK))
+            frame = self._frame(encode_line(self._shape.chunk(index, Delta(_MARK))))
+            before, _, after = frame.partition(encode_line(_MARK))
             self._around_text[index] = (before, after)
         before, after = self._around_text[index]
-        return before + _encode(text) + after
+        return before + encode_line(text) + after
 
     def _frame(self, choice: bytes) -> bytes:
         return self._head + choice + b"]" + self._running_usage() + b"}\n\n"
 
     def _running_usage(self) -> bytes:
         if self._has_running_usage:
-            return b',"usage":' + _encode(self._usage())
+            return b',"usage":' + encode_line(self._usage())
         return b',"usage":null' if self._includes_usage else b""
 
 
@@ -175,7 +190,7 @@ class EventStream(Response):
                     await self._send(frames, send)
                 if deltas:
                     lag_s = time.monotonic() - self._generation.timings.arrived_s
-                    metrics.STREAM_CHUNK_LAG.labels(self._generation.plan.model.id, metrics.ENGINE).observe(lag_s)
+                    metrics.STREAM_CHUNK_LAG.observe(self._generation.plan.model.id, lag_s)
 
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.slow
 
 def streamed(server: Server, path: str, body: dict[str, Any]) -> list[Any]:
     with server.client.stream("POST", path, json={**body, "stream": True}) as response:
-        text = response.read().decode()
-    # Not `iter_lines`: it ends lines at characters like U+2028, too, which events and JSON leave as they are.
-    lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: {")]
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: {")]
     return [choice for line in lines for choice in json.loads(line)["choices"]]
 
 

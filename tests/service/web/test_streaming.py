@@ -43,6 +43,28 @@ def test_completion_stream_has_text_and_end(make_service: ServiceMaker, tokenize
     assert all(event["object"] == "text_completion" for event in events)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(COMPLETIONS, PROMPT), (CHAT, TALK), ("/v1/responses", {"model": "tiny-chat", "input": "Hello"})],
+)
+@pytest.mark.parametrize("with_logprobs", [True, False])
+def test_every_reader_sees_one_line_for_an_event(
+    make_service: ServiceMaker, tokenizer: Tokenizer, path: str, body: dict[str, Any], with_logprobs: bool
+) -> None:
+    text = "a\x85b\u2028c\u2029d\x0b\x0c\x1ce\r\nf"
+    extra = {"logprobs": 1 if path == COMPLETIONS else True} if with_logprobs and path != "/v1/responses" else {}
+    answer = make_service(generate=writes(tokenizer.encode(text))).post(path, {**body, **extra, "stream": True})
+    lines = [line for line in answer.text.splitlines() if line and line != "data: [DONE]"]
+    assert all(line.startswith(("data: {", "event: ")) for line in lines)
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    if path == "/v1/responses":
+        pieces = [event["delta"] for event in events if event["type"].endswith("text.delta")]
+    else:
+        choices = [choice for event in events for choice in event["choices"]]
+        pieces = [choice["text"] if path == COMPLETIONS else choice["delta"].get("content", "") for choice in choices]
+    assert "".join(pieces) == text
+
+
 def test_stream_is_not_cached_nor_buffered(service: Service) -> None:
     headers = service.post(CHAT, TALK | {"stream": True}).headers
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
