@@ -35,9 +35,11 @@ RUN test -z "${EXTRA_PACKAGES}" || (apt-get update && apt-get install --yes --no
     && rm -rf /var/lib/apt/lists/*)
 COPY --from=build /opt/groundup /opt/groundup
 COPY checkpoints /checkpoints
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin groundup
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin groundup \
+    && install --directory --owner 10001 --mode 700 /var/cache/groundup
 USER 10001
-ENV PATH=/opt/groundup/bin:$PATH PYTHONUNBUFFERED=1 GROUNDUP_HOST=0.0.0.0 GROUNDUP_PORT=8000
+ENV PATH=/opt/groundup/bin:$PATH PYTHONUNBUFFERED=1 GROUNDUP_HOST=0.0.0.0 GROUNDUP_PORT=8000 \
+    TORCHINDUCTOR_CACHE_DIR=/var/cache/groundup
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=600s --retries=3 CMD ["python", "-c", \

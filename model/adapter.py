@@ -80,6 +80,8 @@ def fill_adapter(model: GPT | GPTClassifier, stored: StoredAdapter) -> None:
                 f"{stored.weights}: made for another base: tensor {stored_name!r} has shape {list(tensor.shape)}, "
                 f"but this base asks for {list(place.shape)}"
             )
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{stored.weights}: tensor {stored_name!r} has infinities or NaN: train it again")
         copy_mapped(place.detach(), tensor)
     if wanted:
         raise CheckpointError(f"{stored.weights}: made for another base: tensor {next(iter(wanted))!r} is missing")

@@ -17,7 +17,6 @@ from typing import Protocol, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 PAGED_MULTIPLE = 256
 """PyTorch's kernel wants pages of a multiple of so many tokens."""
@@ -83,6 +82,8 @@ class PagedAttention:
         )
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn  # brings PyTorch's compiler along: a second and 70 MiB
+
         y = varlen_attn(
             q[0].transpose(0, 1),  # (N, H, D)
             keys.transpose(1, 2),  # (num_pages, page_size, H_kv, D)
@@ -122,6 +123,8 @@ class GatheredAttention:
         for tokens, slots, mask in self._groups:
             places = slots // keys.shape[2], slots % keys.shape[2]
             k, v = (memory.transpose(1, 2)[places].transpose(1, 2) for memory in (keys, values))  # (B, H_kv, S, D)
+            for copied in (k, v):
+                copied.masked_fill_(~mask[:, :, -1, :, None], 0)  # no weight times NaN would be NaN
             part = q[0][:, tokens].transpose(0, 1)  # (B, H, T, D)
             answer = F.scaled_dot_product_attention(part, k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1])
             y[0][:, tokens] = answer.transpose(0, 1)

@@ -46,9 +46,17 @@ class PagedKVCache:
                 raise ValueError(
                     f"{row.start + row.length} tokens do not fit {len(row.pages)} pages of {self.page_size}"
                 )
+        return KVPlan(self, self._new_slots(rows), self.attention(rows, self.page_size, self.keys[0].device))
+
+    def clear(self, rows: Sequence[Row]) -> None:
+        """Make zeros of the keys and values of some rows' new tokens."""
+        places = places_of(self.keys[0], self._new_slots(rows))
+        for memory in (*self.keys, *self.values):
+            vectors_of(memory).index_fill_(0, places, 0)
+
+    def _new_slots(self, rows: Sequence[Row]) -> Tensor:
         slots = [slot for row in rows for slot in new_slots(row, self.page_size)]
-        device = self.keys[0].device
-        return KVPlan(self, torch.tensor(slots, device=device), self.attention(rows, self.page_size, device))
+        return torch.tensor(slots, device=self.keys[0].device)
 
 
 class KVPlan:
@@ -57,11 +65,7 @@ class KVPlan:
     def __init__(self, cache: PagedKVCache, slots: Tensor, attention: CachedAttention) -> None:
         """`slots` (N,) are the places of the new tokens in the memory, in the order of `attention`'s rows."""
         self.cache = cache
-        _, num_heads, tile, head_dim = cache.keys[0].shape
-        by_tile, by_head, by_token = (stride // head_dim for stride in cache.keys[0].stride()[:3])
-        heads = torch.arange(num_heads, device=slots.device)[:, None] * by_head
-        self._places = (slots // tile * by_tile + heads + slots % tile * by_token).flatten()
-        """Of the new tokens among a memory's vectors (H_kv * N,)."""
+        self._places = places_of(cache.keys[0], slots)
         self.attention = attention
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -105,6 +109,7 @@ def make_memory(shape: tuple[int, int, int], page_size: int, device: torch.devic
     """Allocate zeros for (H_kv, tokens, D) as (num_tiles, H_kv, tile, D); on a CPU they cost memory only once written.
 
     They must be zeros: attention gives no weight to what lies beyond a sequence, but no weight times NaN is NaN.
+    Therefore what is not finite has to be cleared before another sequence owns its page.
     """
     num_heads, num_tokens, head_dim = shape
     if torch.device(device).type != "cpu":
@@ -114,6 +119,14 @@ def make_memory(shape: tuple[int, int, int], page_size: int, device: torch.devic
     if hasattr(mmap, "MADV_HUGEPAGE"):  # many tiles to one look-up of an address; the pool keeps tiles in use together
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(-1, num_heads, tile_size(page_size), head_dim)
+
+
+def places_of(memory: Tensor, slots: Tensor) -> Tensor:
+    """Say which of a memory's vectors (H_kv * N,) hold the tokens at some slots (N,), one head after another."""
+    _, num_heads, tile, head_dim = memory.shape
+    by_tile, by_head, by_token = (stride // head_dim for stride in memory.stride()[:3])
+    heads = torch.arange(num_heads, device=slots.device)[:, None] * by_head
+    return (slots // tile * by_tile + heads + slots % tile * by_token).flatten()
 
 
 def vectors_of(memory: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class TableAttention(NamedTuple):
 
     tiles: Tensor
     """The tiles of each piece (P, W), int64; at empty places its last one again, so that no row reads another's."""
-    bias: Tensor
-    """0 for tokens that are seen, -inf for others (P, W, tile)."""
+    is_seen: Tensor
+    """Which tokens of the tiles the row sees (P, W, tile)."""
     owners: Tensor
     """The row of each piece (P,), int64."""
     pieces: Tensor
@@ -39,15 +39,15 @@ class TableAttention(NamedTuple):
         of_rows = [tiles_of(row.pages, row.start + 1, page_size) for row in rows]
         width = choose_width([len(tiles) for tiles in of_rows])
         cut = [(i, tiles[at : at + width]) for i, tiles in enumerate(of_rows) for at in range(0, len(tiles), width)]
-        bias = torch.full((len(cut), width * size), -inf)
+        is_seen = torch.zeros(len(cut), width * size, dtype=torch.bool)
         pieces: list[list[int]] = [[] for _ in rows]
         for place, i in enumerate(i for i, _ in cut):
-            bias[place, : rows[i].start + 1 - len(pieces[i]) * width * size] = 0
+            is_seen[place, : rows[i].start + 1 - len(pieces[i]) * width * size] = True
             pieces[i].append(place)
         most = max(2, *map(len, pieces))  # a dimension of 1 would be compiled apart
         return cls(
             torch.tensor([tiles + tiles[-1:] * (width - len(tiles)) for _, tiles in cut]),
-            bias.view(len(cut), width, size),
+            is_seen.view(len(cut), width, size),
             torch.tensor([i for i, _ in cut]),
             torch.tensor([own + own[-1:] * (most - len(own)) for own in pieces]),
             torch.tensor([[0.0] * len(own) + [-inf] * (most - len(own)) for own in pieces]),
@@ -59,7 +59,8 @@ class TableAttention(NamedTuple):
         grouped = q[0].transpose(0, 1).reshape(q.shape[2], kv_heads, -1, head_dim).to(dtype)  # (B, H_kv, G, D)
         asked = grouped[self.owners][:, None, :, :, None]  # (P, 1, H_kv, G, 1, D)
         k, v = (memory[self.tiles][:, :, :, None].to(dtype) for memory in (keys, values))  # (P, W, H_kv, 1, tile, D)
-        score = (k * asked).sum(-1) / sqrt(head_dim) + self.bias[:, :, None, None]  # (P, W, H_kv, G, tile)
+        score = (k * asked).sum(-1) / sqrt(head_dim)  # (P, W, H_kv, G, tile)
+        score = score.where(self.is_seen[:, :, None, None], -inf)
         score = score.permute(0, 2, 3, 1, 4).flatten(3)  # (P, H_kv, G, W * tile)
         share = score.softmax(-1).view(*score.shape[:3], -1, keys.shape[2]).permute(0, 3, 1, 2, 4)
         answer = (v * share[..., None]).sum((1, 4))  # (P, H_kv, G, D)

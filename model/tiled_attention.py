@@ -40,17 +40,19 @@ class OneToken:
         tiles, size = tiles_of(row.pages, row.start + 1, page_size), tile_size(page_size)
         self._runs = find_runs(tiles)
         self._num_tiles = len(tiles)
-        self._bias = torch.zeros(len(tiles), 1, size)
-        self._bias[-1, :, row.start + 1 - (len(tiles) - 1) * size :] = -inf
+        self._unseen = len(tiles) * size - (row.start + 1)
+        """Tokens at the end of the last tile."""
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Answer the query (1, H, 1, D), in its shape."""
         kv_heads, size, head_dim = keys.shape[1:]
         num_tiles, dtype = self._num_tiles, torch.promote_types(q.dtype, torch.float32)
         k, v = self._read(keys, dtype), self._read(values, dtype)
-        each = q.to(dtype).view(1, kv_heads, -1, head_dim).expand(num_tiles, -1, -1, -1).flatten(0, 1)
+        each = q.to(dtype) / sqrt(head_dim)
+        each = each.view(1, kv_heads, -1, head_dim).expand(num_tiles, -1, -1, -1).flatten(0, 1)
         score = torch.bmm(each, k.transpose(1, 2)).view(num_tiles, -1, size)  # (N, H, tile)
-        score = torch.add(self._bias, score, alpha=1 / sqrt(head_dim))
+        if self._unseen:
+            score[-1, :, -self._unseen :] = -inf
         share = score.transpose(0, 1).flatten(1).softmax(-1)  # (H, S)
         share = share.view(-1, num_tiles, size).transpose(0, 1).reshape(num_tiles * kv_heads, -1, size)
         return torch.bmm(share, v).view(num_tiles, -1).sum(0).view_as(q).to(q.dtype)
@@ -175,10 +177,10 @@ class OwnTiles:
         turns = [{tile: turn for turn, tile in enumerate(tiles)} for tiles in owned]
         self._owner = torch.tensor([i for _, i in reads])  # (N,)
         self._turn = torch.tensor([turns[i][tile] for tile, i in reads])  # (N,), among its row's tiles
-        self._bias = torch.zeros(len(reads) + 1, 1, size)
-        self._bias[-1] = -inf
+        self._is_unseen = torch.zeros(len(reads) + 1, 1, size, dtype=torch.bool)
+        self._is_unseen[-1] = True
         for i, (row, tiles) in enumerate(zip(rows, owned, strict=True)):
-            self._bias[place[tiles[-1], i], 0, row.start + 1 - (len(tiles) - 1) * size :] = -inf
+            self._is_unseen[place[tiles[-1], i], 0, row.start + 1 - (len(tiles) - 1) * size :] = True
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return what queries (B, H, D) read (B, H, D), and the scores that it was weighed by (B, H, S)."""
@@ -186,11 +188,12 @@ class OwnTiles:
         num_tiles, num_rows, heads = len(self._owner), *q.shape[:2]
         dtype = torch.promote_types(q.dtype, torch.float32)
         each = q.to(dtype)[self._owner].view(num_tiles * kv_heads, -1, head_dim)  # a query for each tile and head
-        score = each.new_empty(num_tiles + 1, heads, size).copy_(self._bias)
+        score = each.new_empty(num_tiles + 1, heads, size)
         products = score.view((num_tiles + 1) * kv_heads, -1, size)
         for run in self._runs:
             at, k = run.places(kv_heads), run.read(keys, dtype)
-            products[at].baddbmm_(each[at], k.transpose(1, 2), alpha=1 / sqrt(head_dim))
+            products[at].baddbmm_(each[at], k.transpose(1, 2), beta=0, alpha=1 / sqrt(head_dim))
+        score.masked_fill_(self._is_unseen, -inf)
         score = score[self._table].transpose(1, 2).flatten(2)  # (B, H, S)
         share = score.softmax(-1).view(num_rows, heads, -1, size)[self._owner, :, self._turn]  # (N, H, tile)
         share = share.view(num_tiles * kv_heads, -1, size)

@@ -124,7 +124,10 @@ PREFILL_COMPUTED_TOKENS = _histogram(
 EMBEDDING_ITEMS = Counter("groundup_embedding_items", "Texts embedded.", _MODEL)
 CLASSIFY_ITEMS = Counter("groundup_classify_items", "Texts classified.", _MODEL)
 MODEL_LOAD_SECONDS = Gauge(
-    "groundup_model_load_seconds", "How long the weights took to load.", ["model_name"], multiprocess_mode="livemax"
+    "groundup_model_load_seconds",
+    "How long the weights took to load; 0 of a model that is gone.",
+    ["model_name"],
+    multiprocess_mode="livemax",
 )
 
 # Written by the main process.

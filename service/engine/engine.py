@@ -27,6 +27,8 @@ class RowResult:
     pooled: list[float] | None = None
     """What a pooled sequence gains from this row. `mean`: the sum over the hidden states of its tokens. `last`: None
     before the row is complete, then the newest token's hidden state, or what the head made of it."""
+    is_finite: bool = True
+    """Otherwise the model made infinities of the row, or NaN, and nothing else in here means anything."""
 
 
 _NoResult = Literal["failed", "again"]
@@ -105,7 +107,7 @@ class Engine:
         if not rows:
             return []
         try:
-            return list(self.runner.run(rows))
+            return [result if result.is_finite else "failed" for result in self.runner.run(rows)]
         except Exception:
             logger.exception("a step of %d sequences failed", len(rows))
         if len(rows) == 1:

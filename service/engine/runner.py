@@ -3,6 +3,7 @@
 The only file of the engine that knows tensors. It keeps no memory of requests between steps but the cache itself.
 """
 
+import logging
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -19,6 +20,8 @@ from service.engine.cuda_graphs import DecodeGraphs, can_capture
 from service.engine.engine import RowResult
 from service.engine.request import Logprob
 from service.engine.scheduler import StepRow
+
+logger = logging.getLogger(__name__)
 
 SCORED_AT_ONCE = 64
 """Prompt positions whose logits exist at one time: with GPT-2's vocabulary, 13 MB."""
@@ -53,6 +56,8 @@ class GPTRunner:
         hidden = self._forward(rows)  # (N, C)
         ends = list(accumulate(row.length for row in rows))
         results = [RowResult() for _ in rows]
+        is_finite = hidden.sum(-1, dtype=torch.float32).isfinite()  # (N,)
+        hidden.nan_to_num_(0, 0, 0)  # a NaN would be an id beyond the vocabulary
         for row, end, result in zip(rows, ends, results, strict=True):
             if row.request.params.prompt_logprobs is not None:
                 result.prompt_logprobs = self._score_prompt(row, hidden[end - row.length : end])
@@ -63,6 +68,10 @@ class GPTRunner:
         if sampled:
             last = hidden[self._tensor([ends[i] - 1 for i in sampled])]  # (B, C)
             self._sample(last, [rows[i] for i in sampled], [results[i] for i in sampled])
+        if not is_finite.all():  # asked last: on a GPU it waits for the step
+            for row, end, result in zip(rows, ends, results, strict=True):
+                result.is_finite = bool(is_finite[end - row.length : end].all())
+            self._clear([row for row, result in zip(rows, results, strict=True) if not result.is_finite])
         return results
 
     @torch.inference_mode()
@@ -85,6 +94,13 @@ class GPTRunner:
         with self.adapters.applied((row.request.adapter, row.length) for row in rows):
             hidden: Tensor = self.model(self._tensor(idx)[None], self._tensor(positions)[None], plan=plan)  # (1, N, C)
         return hidden[0]
+
+    def _clear(self, rows: Sequence[StepRow]) -> None:
+        """Wipe out what rows that are not finite have written: no weight times NaN would be NaN for the next owner."""
+        for row in rows:
+            name = "the model" if row.request.adapter is None else f"adapter {row.request.adapter}"
+            logger.error("%s makes infinities or NaN of a sequence of %d tokens", name, row.start + row.length)
+        self.cache.clear([Row(row.pages, row.start, row.length) for row in rows])
 
     def _sample(self, last: Tensor, rows: Sequence[StepRow], results: Sequence[RowResult]) -> None:
         """Fill in the next token of each row from its last hidden state (B, C)."""

@@ -62,6 +62,8 @@ class ClassificationTrade:
             for _, call in place.queue:
                 outbox.put(call.consumer, Failed(call.uid, "internal_error"))
             metrics.REQUESTS_WAITING.labels(place.served_id, metrics.ENGINE).set(0)
+            if all(other.served_id != place.served_id for other in self._places.values()):
+                metrics.MODEL_LOAD_SECONDS.labels(place.served_id).set(0)
 
     def take(self, message: ToWorker, outbox: Outbox) -> None:
         """Queue a text, or forget some."""

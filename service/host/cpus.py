@@ -7,6 +7,7 @@ environment; what the operator has set there is left alone.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _KNOWS_AFFINITY = hasattr(os, "sched_getaffinity")  # Linux does
@@ -41,4 +42,15 @@ def arrange_threads(num_threads: int, *, may_bind: bool) -> None:
 def use_all_cpus() -> None:
     """Let the thread that calls this run anywhere: it may have been made by one that is bound."""
     if _KNOWS_AFFINITY:
-        os.sched_setaffinity(0, _ALL_CPUS)
+        with suppress(OSError):  # the CPUs may be others by now; the kernel has seen to that
+            os.sched_setaffinity(0, _ALL_CPUS)
+
+
+def work_when_idle() -> None:
+    """Let the thread that calls this, and programs that it starts, have a CPU only while no other thread wants it.
+
+    Low priority alone would not do: such a thread still ends its turn of some milliseconds, and a step waits a hundred
+    times for a CPU.
+    """
+    if hasattr(os, "SCHED_IDLE"):  # Linux, where each thread has a policy of its own
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -82,7 +82,9 @@ class _Place:
 class GenerationTrade:
     """Continuous batching as a trade."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache_dtype: str = "float32") -> None:
+        """`cache_dtype` is what the engines' caches hold."""
+        self._cache_dtype = cache_dtype
         self._places: dict[str, _Place] = {}
         self._engines: dict[str, tuple[Engine, EngineTally]] = {}
         self._tallies: dict[str, SequenceTally] = {}
@@ -103,13 +105,15 @@ class GenerationTrade:
     def add(self, message: LoadModel, model: EngineModel) -> None:
         """Take requests for a model from now on."""
         if model.adapter is None:
-            self._engines[message.model] = (model.engine, EngineTally(message.served_id))
+            tally = EngineTally(message.served_id, model.engine.scheduler.pool, self._cache_dtype)
+            tally.show_cache()
+            self._engines[message.model] = (model.engine, tally)
         else:
             model.adapter.install()
-        tally = self._tallies.setdefault(message.served_id, SequenceTally(message.served_id))
+        sequences = self._tallies.setdefault(message.served_id, SequenceTally(message.served_id))
         load_tokenizer = partial(Tokenizer.from_directory, Path(message.tokenizer_path))
         constraints = ConstraintFactory(load_tokenizer, vocab_size=message.vocab_size, end_ids=message.end_ids)
-        self._places[message.model] = _Place(message, model, tally, constraints)
+        self._places[message.model] = _Place(message, model, sequences, constraints)
 
     def remove(self, name: str, outbox: Outbox) -> None:
         """Forget a model; what it still works on fails. An unknown one is fine."""
@@ -124,7 +128,11 @@ class GenerationTrade:
         if place.model.adapter is not None:
             place.model.adapter.remove()
         else:
-            del self._engines[name]
+            self._engines.pop(name)[1].show_cache(is_there=False)
+            for _, tally in self._engines.values():
+                tally.show_cache()  # one that looks alike may be its successor's
+        if all(other.message.served_id != place.message.served_id for other in self._places.values()):
+            metrics.MODEL_LOAD_SECONDS.labels(place.message.served_id).set(0)
 
     def model(self, name: str) -> EngineModel:
         """Look a model up.

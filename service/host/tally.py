@@ -6,17 +6,23 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.engine.engine import Engine
+from service.engine.pages import PagePool
 from service.engine.request import Admission, NewToken
 
 
 class EngineTally:
     """The metrics of one engine, under the name of the model whose weights it has."""
 
-    def __init__(self, served_id: str) -> None:
+    def __init__(self, served_id: str, pool: PagePool, cache_dtype: str) -> None:
         self._labels = (served_id, metrics.ENGINE)
+        self._cache = metrics.CACHE_CONFIG.labels(*self._labels, str(pool.page_size), str(pool.num_pages), cache_dtype)
         self._num_preemptions = 0
         metrics.PREEMPTIONS.labels(*self._labels)  # shown from now on: what is rare has a zero to rise from
         self._usage = -1.0
+
+    def show_cache(self, *, is_there: bool = True) -> None:
+        """Show the cache, or that it is gone."""
+        self._cache.set(int(is_there))
 
     def stepped(self, engine: Engine, seconds: float) -> None:
         """Count a step."""

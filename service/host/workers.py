@@ -110,7 +110,7 @@ class GenerationWorker(Worker[EngineModel]):
         super().__init__("generate", initial, settings)
 
     def make_trade(self) -> GenerationTrade:
-        return GenerationTrade()
+        return GenerationTrade(self._settings.dtype)
 
     def load_model(self, message: LoadModel) -> EngineModel:
         if message.base is None:
@@ -142,9 +142,6 @@ class GenerationWorker(Worker[EngineModel]):
                 num_engines=max(num_at_start, self._trade.num_engines + 1),
             )
             _warm_up(engine)
-        pool = engine.scheduler.pool
-        cache_shape = (str(pool.page_size), str(pool.num_pages), limits.dtype)
-        metrics.CACHE_CONFIG.labels(message.served_id, metrics.ENGINE, *cache_shape).set(1)
         return engine
 
 

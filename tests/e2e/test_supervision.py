@@ -1,12 +1,14 @@
 """Workers that are killed or stop: nobody waits for ever, and the service heals itself."""
 
+import shutil
 import threading
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import Serve, Server
+from tests.e2e.conftest import Serve, Server, start_server
 from tests.e2e.streams import Stream, completion
 from tests.program import poll
 
@@ -63,6 +65,24 @@ def test_a_killed_worker_answers_everything_it_had_and_comes_back(serve: Serve) 
         assert server.client.post("/v1/completions", json=SHORT).json()["choices"] == before
         assert metric(server, "vllm:num_requests_running") == metric(server, "vllm:num_requests_waiting") == 0
         assert metric(server, "groundup_worker_restarts_total") == 1
+
+
+def test_a_model_that_cannot_be_loaded_again_is_tried_until_it_can(tiny_checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoints / "tiny-base", tmp_path / "tiny-base")
+    weights = tmp_path / "tiny-base" / "model.safetensors"
+    content = weights.read_bytes()
+    with start_server(tmp_path, tmp_path / "log", "tiny-base") as server:
+        before = server.client.post("/v1/completions", json=SHORT).json()["choices"]
+        weights.write_bytes(content[:-100])
+        (worker,) = server.program.workers
+        worker.kill()
+        server.program.wait_for("tiny-base could not be loaded again, next try in 2 s: .*model.safetensors")
+        assert server.client.get("/readyz").status_code == 503
+        assert server.client.get("/livez").status_code == 200
+        assert server.client.post("/v1/completions", json=SHORT).status_code == 503
+        weights.write_bytes(content)
+        poll(lambda: is_ready(server), 30, "not ready again")
+        assert server.client.post("/v1/completions", json=SHORT).json()["choices"] == before
 
 
 def test_the_death_of_one_worker_leaves_the_other_at_work(serve: Serve) -> None:

@@ -11,7 +11,7 @@ from model.cached_attention import (
     PagedAttention,
     Row,
 )
-from model.kv_cache import choose_attention, make_memory
+from model.kv_cache import choose_attention, make_memory, new_slots, places_of, vectors_of
 from model.table_attention import TableAttention, choose_width
 from model.tiled_attention import Run, find_runs, find_shared, tile_size, tiled_attention
 
@@ -45,11 +45,15 @@ def make_rows(rng: random.Random, num_pages: int, page_size: int, count: int) ->
 def draw(
     rows: list[Row], num_pages: int, page_size: int, heads: int, kv_heads: int, like: torch.Tensor
 ) -> list[torch.Tensor]:
+    """Queries, keys and values; where nobody looks, keys are NaN."""
     torch.manual_seed(0)
     q = torch.randn(1, heads, sum(row.length for row in rows), D).to(like)
     memories = [make_memory((kv_heads, num_pages * page_size, D), page_size, like.device, like.dtype) for _ in range(2)]
     for memory in memories:
         memory.normal_()
+    seen = {slot for row in rows for slot in new_slots(Row(row.pages, 0, row.start + row.length), page_size)}
+    unseen = torch.tensor(sorted(set(range(num_pages * page_size)) - seen), device=like.device)
+    vectors_of(memories[0])[places_of(memories[0], unseen)] = torch.nan  # keys may be left like that, values not
     return [q, *memories]
 
 

@@ -2,9 +2,12 @@
 
 import copy
 import gc
+import os
 import random
 import shutil
 import weakref
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +95,56 @@ def test_a_model_is_forgotten_with_its_compiled_steps() -> None:
     assert model() is None
 
 
+@NEEDS_COMPILER
+def test_another_model_of_the_same_shape_is_found_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    misses, answered = [], []
+    for seed in (1, 2):
+        model = make_gpt(make_config("gpt2"))
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(model.h[0].mlp.up.weight)
+        other = copy.deepcopy(model)
+        for each in (model, other):
+            pack_linears(each, None)
+        engine = make_engine(model, **LIMITS)
+        before = counters["inductor"]["fxgraph_cache_miss"]
+        engine.runner.compile_steps()
+        misses.append(counters["inductor"]["fxgraph_cache_miss"] - before)
+        requests = [draw_requests(5, model.config.vocab_size) for _ in range(2)]
+        answered.append(answers(engine, requests[0]))
+        assert answered[-1] == answers(make_engine(other, **LIMITS), requests[1])
+    assert misses == [2, 0]
+    assert answered[0] != answered[1]
+
+
+@pytest.mark.parametrize("fault", ["is a file", "is read-only", "is noexec"])
+def test_where_programs_cannot_be_kept_the_message_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("CXX", "true")
+    expected = "it cannot be written"
+    if fault == "is a file":
+        (tmp_path / "kept").write_text("")
+    elif fault == "is read-only":
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/self/kept")
+    else:
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+        expected = "no program may be run from there"
+    with pytest.raises(ValueError, match=f"{expected}.*: set TORCHINDUCTOR_CACHE_DIR to another"):
+        check_compiler()
+
+
+def test_programs_are_kept_where_only_the_user_can_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that what is set now is undone
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "true")
+    check_compiler()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "groundup" / "compiled")
+    assert (tmp_path / "groundup" / "compiled").stat().st_mode & 0o077 == 0
+
+
 def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler, and there is no no-such-compiler here"):
@@ -103,5 +156,8 @@ def test_a_compiler_that_fails_is_an_error_at_the_start(monkeypatch: pytest.Monk
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (shutil.which("false"),))
     runner = GPTRunner(model, num_pages=8, page_size=16)
-    with torch.inference_mode(), pytest.raises(ValueError, match="--compile failed; leave it out, or mend"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match="--compile failed; leave it out, mend what it needs, or empty"),
+    ):
         CompiledDecode(model, runner.cache)

@@ -3,7 +3,9 @@
 import math
 
 import pytest
+from prometheus_client import CollectorRegistry, multiprocess
 
+from service import metrics
 from service.host.classification import ClassificationTrade
 from service.host.loop import IDLE_TICK_S, Outbox
 from service.host.messages import Cancel, Classified, Classify, Event, Failed, LoadModel
@@ -97,6 +99,20 @@ def test_a_fault_fails_only_the_text_at_fault(bench: Bench) -> None:
         Failed("bad", "internal_error"),
         Classified("c", [3.0]),
     ]
+
+
+def test_a_classifier_that_goes_takes_the_time_it_took_to_load_along(bench: Bench) -> None:
+    def load_seconds() -> float | None:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        return registry.get_sample_value("groundup_model_load_seconds", {"model_name": "m"})
+
+    metrics.MODEL_LOAD_SECONDS.labels("m").set(2.5)
+    bench.trade.add(LoadModel(0, "m/1", "m", ""), bench.score)
+    bench.trade.remove("m", bench.outbox)
+    assert load_seconds() == 2.5, "its successor is there"
+    bench.trade.remove("m/1", bench.outbox)
+    assert load_seconds() == 0
 
 
 def test_a_text_for_an_unknown_model_is_answered_too(bench: Bench) -> None:

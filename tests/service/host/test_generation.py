@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, multiprocess
 
 from model.sampling_params import SamplingParams
+from service import metrics
 from service.engine.engine import Engine
 from service.engine.request import Request
 from service.host.generation import EngineModel, GenerationTrade
@@ -65,6 +66,12 @@ def sample(name: str, **labels: str) -> float:
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
     return registry.get_sample_value(name, {"engine": "0", **labels}) or 0.0
+
+
+def load_seconds(served_id: str) -> float | None:
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry.get_sample_value("groundup_model_load_seconds", {"model_name": served_id})
 
 
 def test_a_sequence_is_admitted_then_told_token_by_token(bench: Bench) -> None:
@@ -132,6 +139,21 @@ def test_gauges_show_the_batch_and_return_to_zero_after_a_cancel(bench: Bench) -
     bench.turn(Cancel(["a", "b"]))
     assert sample("vllm:num_requests_running", model_name="one") == 0
     assert sample("vllm:kv_cache_usage_perc", model_name="one") == 0
+
+
+def test_a_cache_is_shown_while_an_engine_has_it(bench: Bench) -> None:
+    pool = bench.engines["one"].scheduler.pool
+    shape = {"block_size": str(pool.page_size), "num_gpu_blocks": str(pool.num_pages), "cache_dtype": "float32"}
+
+    def is_shown() -> float:
+        return sample("vllm:cache_config_info", model_name="one", **shape)
+
+    metrics.MODEL_LOAD_SECONDS.labels("one").set(2.5)
+    bench.trade.add(LoadModel(0, "one/1", "one", ""), EngineModel(make_engine()[0]))
+    bench.trade.remove("one", bench.outbox)
+    assert (is_shown(), load_seconds("one")) == (1, 2.5), "its successor looks alike"
+    bench.trade.remove("one/1", bench.outbox)
+    assert (is_shown(), load_seconds("one")) == (0, 0)
 
 
 def test_tokens_are_counted_for_their_model(bench: Bench) -> None:

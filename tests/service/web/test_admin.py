@@ -243,6 +243,22 @@ def test_adapters_and_classifiers_come_and_go(server: Server, admin: Admin) -> N
     assert server.client.post("/classify", json={"model": "spam", "input": "Hi"}).json()["labels"] == ["a", "b", "c"]
 
 
+def test_metrics_show_what_is_served_and_nothing_that_is_gone(server: Server, admin: Admin) -> None:
+    def shown(model_id: str) -> list[bool]:
+        lines = server.client.get("/metrics").text.splitlines()
+        mine = [line for line in lines if f'model_name="{model_id}"' in line and not line.endswith(" 0.0")]
+        names = ("groundup_model_info{", "vllm:cache_config_info{", "groundup_model_load_seconds{")
+        return [any(line.startswith(name) for line in mine) for name in names]
+
+    for _ in range(2):  # the second is the same once more
+        assert admin.add("newer").status_code == 200
+        poll(lambda: admin.models()["newer"]["uses"] == 1, 30, "the version before is still there")
+        assert shown("newer") == [True, True, True]
+    assert admin.remove("newer").status_code == 200
+    poll(lambda: shown("newer") == [False, False, False], 30, "it is still shown")
+    assert shown("base") == [True, True, True]
+
+
 def test_without_its_base_an_adapter_goes_on_and_no_other_can_come(server: Server, admin: Admin) -> None:
     before = text_of(complete(server, "one"))
     assert admin.remove("base").status_code == 200

@@ -1,5 +1,6 @@
 """What surrounds the endpoints: models, tokenizer, probes, request ids, cross-origin calls, the access log."""
 
+import asyncio
 import json
 import logging
 import time
@@ -100,7 +101,8 @@ def test_probes_say_ok_when_the_workers_are_up(service: Service) -> None:
 
 def test_loading_is_not_ready_but_alive(make_service: ServiceMaker) -> None:
     service = make_service(is_up=False)
-    service.frontend.on_message(WorkerUp("generate", 1))
+    names = tuple(model.version for model in service.models if model.worker == "generate")
+    service.frontend.on_message(WorkerUp("generate", 1, names))
     assert {status(service, path) for path in PROBES} == {(503, "loading")}
     assert status(service, "/livez") == (200, "ok")
 
@@ -109,12 +111,18 @@ def test_a_worker_that_comes_back_makes_the_service_ready_again(service: Service
     service.frontend.on_message(WorkerDown("classify", 1))
     assert status(service, "/readyz") == (503, "loading")
     assert service.classify.num_resets == 1
-    service.frontend.on_message(WorkerUp("classify", 2))
+
+    async def come_back(client: httpx.AsyncClient) -> None:
+        service.frontend.on_message(WorkerUp("classify", 2))
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+
+    service.run(come_back)
     assert status(service, "/readyz") == (200, "ok")
 
 
 def test_a_death_that_is_told_after_the_birth_of_the_successor_changes_nothing(service: Service) -> None:
-    service.frontend.on_message(WorkerUp("classify", 2))
+    service.frontend.on_message(WorkerUp("classify", 2, ("tiny-spam",)))
     assert service.classify.num_resets == 1
     service.frontend.on_message(WorkerDown("classify", 1))
     assert service.classify.num_resets == 1
