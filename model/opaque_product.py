@@ -26,7 +26,7 @@ class OpaqueProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (..., out_features) for `x` (..., in_features)."""
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():  # in this thread, while `is_compiling` tells of any
             return self.multiply(x)
         out: Tensor = torch.ops.groundup.product.default(x, self.number, self.out_features)
         return out

@@ -44,13 +44,3 @@ def use_all_cpus() -> None:
     if _KNOWS_AFFINITY:
         with suppress(OSError):  # the CPUs may be others by now; the kernel has seen to that
             os.sched_setaffinity(0, _ALL_CPUS)
-
-
-def work_when_idle() -> None:
-    """Let the thread that calls this, and programs that it starts, have a CPU only while no other thread wants it.
-
-    Low priority alone would not do: such a thread still ends its turn of some milliseconds, and a step waits a hundred
-    times for a CPU.
-    """
-    if hasattr(os, "SCHED_IDLE"):  # Linux, where each thread has a policy of its own
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -1,18 +1,20 @@
 """Models that come and go while others run: each is loaded in a thread, one after another, and joins between two turns.
 
-The thread gives way: it is only one, for idle CPUs, so that streams go on while weights are read. What a model is,
+The thread gives way: it is only one, of low priority, so that streams go on while weights are read. What a model is,
 and how it is loaded, is the worker's knowledge.
 """
 
 import gc
 import logging
+import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.host.cpus import use_all_cpus, work_when_idle
+from service.host.cpus import use_all_cpus
 from service.host.loop import IDLE_TICK_S, Outbox, Trade
 from service.host.messages import LoadModel, ModelFailed, ModelUp, ToWorker, UnloadModel
 
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LOADING_TICK_S = 0.02
 """How often an otherwise idle worker looks whether a model is ready."""
+LOW_PRIORITY = 10
 
 ModelT = TypeVar("ModelT")
 ModelIn = TypeVar("ModelIn", contravariant=True)
@@ -119,4 +122,4 @@ def give_way() -> None:
     torch.zeros(1 << 20).add_(1)  # OpenMP binds a thread where it first shares out work; what is then undone, stays so
     torch.set_num_threads(1)  # of this thread alone
     use_all_cpus()
-    work_when_idle()
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)  # on Linux, a thread has its own

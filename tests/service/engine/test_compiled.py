@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,25 @@ def test_rows_of_any_length_that_is_covered_are_compiled_already() -> None:
             assert runner.prepared.run([1] * len(rows), rows).isfinite().all()
     assert counters["stats"]["unique_graphs"] == num_graphs
     assert not runner.prepared.covers([Row(pages, 4095, 1)])
+
+
+@NEEDS_COMPILER
+def test_steps_go_on_while_another_model_is_compiled() -> None:
+    def compile_another() -> None:
+        model = make_gpt(make_config("gpt2").model_copy(update={"n_layer": 3}))
+        pack_linears(model, None)
+        make_engine(model, **LIMITS).runner.compile_steps()
+
+    model = make_gpt(make_config("gpt2"))
+    pack_linears(model, None)
+    engine = make_engine(model, **LIMITS)
+    engine.runner.compile_steps()
+    expected = answers(engine, draw_requests(3, model.config.vocab_size))
+    with ThreadPoolExecutor(1) as thread:
+        compiling = thread.submit(compile_another)
+        while not compiling.done():
+            assert answers(engine, draw_requests(3, model.config.vocab_size)) == expected
+        compiling.result()
 
 
 @NEEDS_COMPILER

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from service.host.cpus import arrange_threads, usable_cpus, work_when_idle
+from service.host.cpus import arrange_threads, usable_cpus
 
 
 @pytest.mark.parametrize(
@@ -55,14 +54,6 @@ def test_threads_as_many_as_cpus_have_one_each_and_others_any() -> None:
     alone = [[cpu] for cpu in sorted(os.sched_getaffinity(0))]
     assert all(place in places[num_cpus] for place in alone)
     assert not any(place in places[num_cpus - 1] for place in alone)
-
-
-def test_a_thread_that_works_when_idle_takes_its_programs_along_and_no_other_thread() -> None:
-    program = "import os; print(os.sched_getscheduler(0) == os.SCHED_IDLE)"
-    with ThreadPoolExecutor(1, initializer=work_when_idle) as thread:
-        started = thread.submit(subprocess.check_output, [sys.executable, "-c", program])
-        assert started.result() == b"True\n"
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize(
