@@ -174,9 +174,9 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest
 def test_a_compiler_that_fails_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     model: GPT = make_gpt(make_config("gpt2"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (shutil.which("false"),))
     runner = GPTRunner(model, num_pages=8, page_size=16)
     with (
+        torch._inductor.config.patch({"cpp.cxx": (shutil.which("false"),)}),
         torch.inference_mode(),
         pytest.raises(ValueError, match="--compile failed; leave it out, mend what it needs, or empty"),
     ):
