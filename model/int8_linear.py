@@ -29,8 +29,10 @@ class Int8Linear(nn.Module):
         self._bias = torch.zeros(1) if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min_(TINY)  # (..., 1); a row may be all 0
-        return torch.addcmul(self._bias, self._product(x / scale), scale)
+        # In place and without `abs`: of a long prompt, each copy of inputs or outputs is tens of megabytes.
+        scale = torch.maximum(x.amax(-1, keepdim=True), x.amin(-1, keepdim=True).neg_()).clamp_min_(TINY)  # (..., 1)
+        out = self._product(x / scale)
+        return torch.addcmul(self._bias, out, scale, out=out)
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
