@@ -30,6 +30,7 @@ serve: $(VENV)/.installed
 # Tests share out the cores among processes of one thread each; `ARGS=-n0` keeps to a single one, as --pdb needs it.
 test: export OMP_NUM_THREADS ?= 1
 test: export OMP_WAIT_POLICY ?= PASSIVE
+test: export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/$(VENV)/compiled
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 

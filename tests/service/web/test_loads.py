@@ -93,6 +93,12 @@ class Bench:
         await until(lambda: len(self.worker.told) >= len(names))
         assert self.worker.names == list(names)
 
+    async def restart_in_vain(self) -> None:
+        """Begin a new life of the worker in which the base cannot be loaded at once."""
+        self.restart()
+        await self.is_told(BOTH[0])
+        await self.fail("tiny-base")
+
     async def fail(self, version: str, reason: str = "no memory") -> None:
         """Let the worker fail over a version that will be tried again."""
         num_pauses = len(self.pauses.lengths_s)
@@ -252,9 +258,7 @@ def test_a_version_that_cannot_be_loaded_again_is_tried_until_it_can_with_growin
 
 def test_what_is_removed_while_it_cannot_be_loaded_again_is_not_tried_any_more(bench: Bench) -> None:
     async def main() -> None:
-        bench.restart()
-        await bench.is_told(BOTH[0])
-        await bench.fail("tiny-base")
+        await bench.restart_in_vain()
         bench.loads.remove("adapter")
         bench.loads.remove("tiny-base")
         await nothing_goes_on()
@@ -281,9 +285,7 @@ def test_an_adapter_that_is_removed_while_it_waits_leaves_its_base_to_be_tried_a
 def test_what_is_replaced_while_it_cannot_be_loaded_again_is_not_tried_any_more(bench: Bench) -> None:
     async def main() -> None:
         bench.loads.remove("adapter")
-        bench.restart()
-        await bench.is_told(BOTH[0])
-        await bench.fail("tiny-base")
+        await bench.restart_in_vain()
         await bench.add(bench.version("tiny-base", "second"))
         await nothing_goes_on()
         assert bench.loads.is_complete
@@ -294,9 +296,7 @@ def test_what_is_replaced_while_it_cannot_be_loaded_again_is_not_tried_any_more(
 
 def test_a_worker_that_dies_between_tries_takes_them_along(bench: Bench) -> None:
     async def main() -> None:
-        bench.restart()
-        await bench.is_told(BOTH[0])
-        await bench.fail("tiny-base")
+        await bench.restart_in_vain()
         bench.loads.on_worker_down("generate")
         await nothing_goes_on()
         for _ in range(2):
